@@ -1,0 +1,1 @@
+//! Digests on a chain: batches, ledger, chain client, proofs and audit.

@@ -1,0 +1,1 @@
+//! The MQTT face: listeners, sessions, authentication, grants and durable acknowledgement over rumqttd's router.

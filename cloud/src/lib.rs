@@ -1,0 +1,1 @@
+//! The cloud: ingest, archive, live delivery, history and access.

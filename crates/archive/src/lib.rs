@@ -1,0 +1,1 @@
+//! What is kept: pages, chunks and range scans over one store.

@@ -1,0 +1,1 @@
+//! How we live: configuration, supervised units, ordered shutdown, the admin port, the clock and exit codes.

@@ -1,0 +1,247 @@
+//! What relay and cloud say to each other: frames up, receipts and commands down.
+//!
+//! ```text
+//! up/{relay}/frames       [1, relay tstr, relay epoch uint, number uint, term uint, historical bool,
+//!                          [[epoch uint, scope tstr or "", secret bstr .size 32], …], bstr .cborseq run]
+//! down/{relay}/receipts   [1, relay epoch uint, intervals]
+//! down/{relay}/commands   [1, id uint, 0]  or  [1, id uint, 1, series tstr, from int, to int]
+//! ```
+//!
+//! A frame's number is the id of the page that holds its runs at the relay. It never changes, so a frame that is sent again
+//! carries the same number and the same runs, and a receipt that names the number lets the relay forget the page.
+
+use crate::cbor::{Fault, Strict, put_array, put_bool, put_bytes, put_int, put_text, put_uint};
+use crate::digest::EpochSecret;
+use crate::frame::{RunView, Runs, SECRETS_MAX, check_version, count_runs};
+use crate::ids::{Epoch, RelayId, SensorId, Series};
+use crate::intervals::Intervals;
+use crate::record::At;
+
+/// An epoch's secret on its way from the origin to the cloud, sent until the cloud has confirmed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Announcement {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// Whose epoch it is: a sensor's, or (`None`) the relay's own, for raw readings.
+    pub scope: Option<SensorId>,
+    /// The secret that salts the epoch's digests.
+    pub secret: EpochSecret,
+}
+
+/// A validated uplink frame.
+#[derive(Debug, Clone)]
+pub struct UpFrame<'a> {
+    /// The relay that holds the records.
+    pub relay: &'a str,
+    /// The relay's database: frame numbers are its own.
+    pub relay_epoch: Epoch,
+    /// The page's id at the relay.
+    pub number: u64,
+    /// Term of the lease that the frame came through; 0 when the relay talks to the cloud directly.
+    pub term: u64,
+    /// Whether the records are late: a backlog or a hand-over, not live.
+    pub historical: bool,
+    /// Secrets of epochs that the cloud has not confirmed yet.
+    pub secrets: Vec<Announcement>,
+    /// The runs, one behind the other.
+    pub runs: &'a [u8],
+}
+
+impl<'a> UpFrame<'a> {
+    /// Reads a frame and validates its runs.
+    ///
+    /// # Errors
+    /// [`Fault`] for anything but a canonical frame with at least one run.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, Fault> {
+        let mut r = Strict::new(bytes);
+        r.array_of(8, "frame")?;
+        check_version(r.uint()?)?;
+        let relay = r.text()?;
+        if relay.parse::<RelayId>().is_err() {
+            return Err(Fault::Rule { field: "relay", rule: "is not a valid relay name" });
+        }
+        let relay_epoch = Epoch(r.uint()?);
+        let number = r.uint()?;
+        let term = r.uint()?;
+        let historical = r.bool()?;
+        let announced = r.array()?;
+        if announced > SECRETS_MAX {
+            return Err(Fault::Rule { field: "secrets", rule: "are more than 4096" });
+        }
+        let mut secrets = Vec::new();
+        for _ in 0..announced {
+            r.array_of(3, "secret")?;
+            let epoch = Epoch(r.uint()?);
+            let scope = match r.text()? {
+                "" => None,
+                text => Some(text.parse().map_err(|_| Fault::Rule { field: "scope", rule: "is not a valid area/sensor name" })?),
+            };
+            secrets.push(Announcement { epoch, scope, secret: EpochSecret::new(r.array_of_bytes("secret")?) });
+        }
+        let runs = r.bytes()?;
+        r.end()?;
+        count_runs(runs)?;
+        Ok(Self { relay, relay_epoch, number, term, historical, secrets, runs })
+    }
+
+    /// The runs, one by one.
+    pub fn runs(&self) -> impl Iterator<Item = RunView<'a>> + use<'a> {
+        Runs::new(self.runs).map(|run| run.expect("a frame's runs were validated when it was parsed"))
+    }
+
+    /// Writes the frame behind what `out` holds.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.reserve(self.runs.len() + self.relay.len() + 48 + 96 * self.secrets.len());
+        put_array(out, 8);
+        put_uint(out, 1);
+        put_text(out, self.relay);
+        put_uint(out, self.relay_epoch.0);
+        put_uint(out, self.number);
+        put_uint(out, self.term);
+        put_bool(out, self.historical);
+        put_array(out, self.secrets.len() as u64);
+        for announced in &self.secrets {
+            put_array(out, 3);
+            put_uint(out, announced.epoch.0);
+            put_text(out, announced.scope.as_ref().map_or("", |sensor| sensor.as_str()));
+            put_bytes(out, announced.secret.expose());
+        }
+        put_bytes(out, self.runs);
+    }
+}
+
+/// The cloud's word that frames are committed there: custody has moved, the relay may delete them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// The relay's database that numbered the frames.
+    pub relay_epoch: Epoch,
+    /// Numbers of the frames.
+    pub numbers: Intervals,
+}
+
+impl Receipt {
+    /// Reads a receipt.
+    ///
+    /// # Errors
+    /// [`Fault`] for anything but a canonical receipt.
+    pub fn parse(bytes: &[u8]) -> Result<Self, Fault> {
+        let mut r = Strict::new(bytes);
+        r.array_of(3, "receipt")?;
+        check_version(r.uint()?)?;
+        let receipt = Self { relay_epoch: Epoch(r.uint()?), numbers: Intervals::decode(&mut r)? };
+        r.end()?;
+        Ok(receipt)
+    }
+
+    /// Writes the receipt.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_array(&mut out, 3);
+        put_uint(&mut out, 1);
+        put_uint(&mut out, self.relay_epoch.0);
+        self.numbers.encode(&mut out);
+        out
+    }
+}
+
+/// What the cloud asks of a relay. The answer is that the records come up as frames.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Hand over everything in the storage area.
+    Flush {
+        /// Number of the command, for logs.
+        id: u64,
+    },
+    /// Hand over what the storage area holds of a series within a time range.
+    Pull {
+        /// Number of the command, for logs.
+        id: u64,
+        /// The series.
+        series: Series,
+        /// Earliest generation time.
+        from: At,
+        /// First generation time that is no longer wanted.
+        to: At,
+    },
+}
+
+impl Command {
+    /// Reads a command.
+    ///
+    /// # Errors
+    /// [`Fault`] for anything but a canonical command of a known kind.
+    pub fn parse(bytes: &[u8]) -> Result<Self, Fault> {
+        let mut r = Strict::new(bytes);
+        let items = r.array()?;
+        check_version(r.uint()?)?;
+        let id = r.uint()?;
+        let command = match (r.uint()?, items) {
+            (0, 3) => Self::Flush { id },
+            (1, 6) => {
+                let series = r.text()?.parse().map_err(|_| Fault::Rule { field: "series", rule: "is not a valid area/sensor/stream name" })?;
+                Self::Pull { id, series, from: r.int()?, to: r.int()? }
+            }
+            _ => return Err(Fault::Rule { field: "command", rule: "is of an unknown kind" }),
+        };
+        r.end()?;
+        Ok(command)
+    }
+
+    /// Writes the command.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        match self {
+            Self::Flush { id } => {
+                put_array(&mut out, 3);
+                put_uint(&mut out, 1);
+                put_uint(&mut out, *id);
+                put_uint(&mut out, 0);
+            }
+            Self::Pull { id, series, from, to } => {
+                put_array(&mut out, 6);
+                put_uint(&mut out, 1);
+                put_uint(&mut out, *id);
+                put_uint(&mut out, 1);
+                put_text(&mut out, series.as_str());
+                put_int(&mut out, *from);
+                put_int(&mut out, *to);
+            }
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::RunBuilder;
+    use crate::record::Operation;
+
+    #[test]
+    fn an_uplink_frame_is_read_back_as_it_was_written() {
+        let mut builder = RunBuilder::new("a/b/c".parse().unwrap(), Operation::Store);
+        builder.push(1, b"x").unwrap();
+        let mut runs = Vec::new();
+        builder.write(Epoch(1), 1, &mut runs);
+        let secrets = vec![
+            Announcement { epoch: Epoch(1), scope: None, secret: EpochSecret::new([1; 32]) },
+            Announcement { epoch: Epoch(2), scope: Some("a/b".parse().unwrap()), secret: EpochSecret::new([2; 32]) },
+        ];
+        let frame = UpFrame { relay: "relay-1", relay_epoch: Epoch(9), number: 77, term: 0, historical: true, secrets, runs: &runs };
+        let mut bytes = Vec::new();
+        frame.encode(&mut bytes);
+        let read = UpFrame::parse(&bytes).unwrap();
+        assert_eq!((read.relay, read.relay_epoch, read.number, read.historical), ("relay-1", Epoch(9), 77, true));
+        assert_eq!((&read.secrets, read.runs), (&frame.secrets, &runs[..]));
+    }
+
+    #[test]
+    fn receipts_and_commands_are_read_back_as_they_were_written() {
+        let receipt = Receipt { relay_epoch: Epoch(3), numbers: [(1, 4), (9, 9)].into_iter().collect() };
+        assert_eq!(Receipt::parse(&receipt.encode()), Ok(receipt));
+        for command in [Command::Flush { id: 4 }, Command::Pull { id: 5, series: "a/b/c".parse().unwrap(), from: 0, to: 9 }] {
+            assert_eq!(Command::parse(&command.encode()), Ok(command));
+        }
+        assert!(Command::parse(&[0x83, 1, 1, 2]).is_err());
+    }
+}

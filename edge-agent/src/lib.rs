@@ -1,0 +1,1 @@
+//! Beside a sensor: outbox, sending to a relay, and terminal-side anchoring.

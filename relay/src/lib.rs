@@ -1,0 +1,1 @@
+//! The relay: durable intake, storage area and uplink.
