@@ -1,1 +1,100 @@
-fn main() {}
+//! The one binary of Forebay: every role and every tool is a subcommand.
+//!
+//! Results go to stdout, logs to stderr. Exit codes: 0 done, or the answer is yes; 1 the answer is no; 2 it could not be done
+//! (also a wrong command line); 78 the configuration does not hold.
+
+mod agent;
+mod anchor;
+mod broker;
+mod check;
+mod cloud;
+mod demo;
+mod flush;
+mod host;
+mod http;
+mod load;
+mod proof;
+mod query;
+mod relay;
+mod tail;
+mod user;
+mod verify;
+
+use chassis::Exit;
+use clap::{Parser, Subcommand};
+
+/// A durable, anchored MQTT edge platform for power telemetry.
+#[derive(Debug, Parser)]
+#[command(name = "forebay", version, max_term_width = 120)]
+struct Cli {
+    /// What is logged: error, warn, info, debug, trace, or target=level,…
+    #[arg(long, global = true, env = "FOREBAY_LOG", default_value = "info")]
+    log: String,
+    /// How log lines look: text or json.
+    #[arg(long, global = true, env = "FOREBAY_LOG_FORMAT", default_value = "text")]
+    log_format: chassis::logging::Format,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the cloud: ingest, archive, live delivery, history and access.
+    Cloud(cloud::Args),
+    /// Run a relay: takes readings, keeps or forwards them.
+    Relay(relay::Args),
+    /// Run an edge agent beside a sensor.
+    Agent(agent::Args),
+    /// Work with the chain: deploy the contract, make keys, show the state of batches.
+    Anchor(anchor::Args),
+    /// Run the bare broker, without storage.
+    Broker(broker::Args),
+    /// Show everything on real data: a cloud, three relays, 27 agents, a chain, and a crash in the middle.
+    Demo(demo::Args),
+    /// Ask the cloud for past readings.
+    Query(query::Args),
+    /// Print readings as they arrive at the cloud.
+    Tail(tail::Args),
+    /// Ask the cloud to have a relay hand over everything that it keeps.
+    Flush(flush::Args),
+    /// Write the proof of one record to a file.
+    Proof(proof::Args),
+    /// Check a proof with nothing but the address of a chain node.
+    Verify(verify::Args),
+    /// Check a configuration file without starting anything.
+    Check(check::Args),
+    /// Add, change or remove a user of a users file.
+    User(user::Args),
+    /// Load a broker and measure it. Loopback addresses only.
+    Load(load::Args),
+}
+
+fn main() -> Exit {
+    let cli = Cli::parse();
+    // rumqttd logs every packet; it is silent unless somebody asks for it by name.
+    let level = if cli.log.contains("rumqttd") { cli.log } else { format!("{},rumqttd=off", cli.log) };
+    if let Err(fault) = chassis::logging::init(cli.log_format, &level) {
+        eprintln!("forebay: {fault}");
+        return Exit::Config;
+    }
+    let outcome = match cli.command {
+        Command::Cloud(args) => cloud::run(args),
+        Command::Relay(args) => relay::run(args),
+        Command::Agent(args) => agent::run(args),
+        Command::Anchor(args) => anchor::run(args),
+        Command::Broker(args) => broker::run(args),
+        Command::Demo(args) => demo::run(args),
+        Command::Query(args) => query::run(args),
+        Command::Tail(args) => tail::run(args),
+        Command::Flush(args) => flush::run(args),
+        Command::Proof(args) => proof::run(args),
+        Command::Verify(args) => verify::run(args),
+        Command::Check(args) => check::run(args),
+        Command::User(args) => user::run(args),
+        Command::Load(args) => load::run(args),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("forebay: {error:#}");
+        host::exit_of(&error)
+    })
+}

@@ -1,1 +1,262 @@
 //! The relay: durable intake, storage area and uplink.
+//!
+//! A relay is one archive with a broker in front and an uplink behind. Sensors and agents publish to the broker; the
+//! [intake](RelayIntake) gives everything to the archive and lets the broker acknowledge when it is committed. What is to be
+//! forwarded lies in the archive's live lane until the cloud's receipt; what is to be stored becomes chunks, and moves to the
+//! backlog lane when the cloud asks for it. The [uplink](Uplink) only reads the two lanes, so it may stop and start at any moment.
+
+mod config;
+mod handover;
+mod intake;
+mod metrics;
+mod uplink;
+mod window;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use archive::{Archive, Selection};
+use broker::Broker;
+use chassis::{Clock, Policy, Registry, Units};
+
+pub use config::{Access, BrokerLimits, CloudConfig, Config, ConfigError, Storage};
+pub use handover::Handover;
+pub use intake::RelayIntake;
+pub use metrics::Metrics;
+pub use uplink::{Uplink, UplinkError};
+pub use window::{Limits, Window};
+
+/// How often the archive is asked to close what is due.
+const HOUSEKEEPING: Duration = Duration::from_millis(250);
+/// How long connections may take to finish the packets in hand.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// What a relay is given from outside.
+#[derive(Clone)]
+pub struct Parts {
+    /// Gives raw readings their time.
+    pub clock: Arc<dyn Clock>,
+    /// Where metrics are registered.
+    pub registry: Registry,
+}
+
+/// Why a relay does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration does not hold.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The database can't be opened.
+    #[error("the archive in {} can't be opened", data.display())]
+    Archive {
+        /// The folder.
+        data: PathBuf,
+        /// Why.
+        #[source]
+        source: archive::OpenError,
+    },
+    /// Users or grants can't be read.
+    #[error("access can't be set up")]
+    Access(#[from] broker::PolicyFault),
+    /// The broker does not start.
+    #[error("the broker does not start")]
+    Broker(#[from] broker::StartError),
+    /// The password file can't be read.
+    #[error("cloud.password_file = {}: can't be read", path.display())]
+    Password {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A relay that listens. [`Relay::units`] keeps it alive.
+pub struct Relay {
+    broker: Broker,
+    archive: Archive,
+    handover: Arc<Handover>,
+    uplink: Option<Uplink>,
+    policy: broker::Policy,
+    closing: Arc<AtomicBool>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Relay {
+    /// Opens the archive and starts to listen.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running.
+    pub async fn start(config: Config, parts: Parts) -> Result<Self, StartError> {
+        config.check()?;
+        let credentials = config.cloud.as_ref().map(credentials).transpose()?.flatten();
+        let policy = match &config.access {
+            Access::Anonymous => broker::Policy::anonymous(),
+            Access::Files { users, grants } => broker::Policy::open(users, grants)?,
+        };
+        let archive = open_archive(&config)?;
+        let metrics = Metrics::register(&parts.registry);
+        let closing = Arc::new(AtomicBool::new(false));
+        let intake = RelayIntake::new(archive.clone(), Arc::clone(&parts.clock), metrics.clone(), Arc::clone(&closing));
+        let settings = broker::Settings {
+            listen: config.listen.clone(),
+            connections_max: config.broker.connections_max,
+            packet_bytes_max: config.broker.packet_bytes_max.bytes() as usize,
+            ..broker::Settings::default()
+        };
+        let broker = Broker::start(
+            settings,
+            broker::Parts {
+                policy: policy.clone(),
+                intake: Arc::new(intake),
+                clock: Arc::clone(&parts.clock),
+                registry: parts.registry.clone(),
+            },
+        )
+        .await?;
+        let handover = Arc::new(Handover::new(archive.clone(), metrics.clone()));
+        let uplink = config.cloud.as_ref().map(|cloud| {
+            let (link, incoming) = link::Link::start(link_config(&config, cloud, credentials, &archive));
+            let limits = Limits {
+                frames_max: cloud.window_frames,
+                bytes_max: cloud.window_bytes.bytes() as usize,
+                receipt_timeout: cloud.receipt_timeout.duration(),
+            };
+            Uplink {
+                relay: config.relay.clone(),
+                archive: archive.clone(),
+                link,
+                incoming,
+                window: Window::new(limits),
+                handover: Arc::clone(&handover),
+                metrics: metrics.clone(),
+            }
+        });
+        Ok(Self { broker, archive, handover, uplink, policy, closing, clock: parts.clock })
+    }
+
+    /// Addresses that the broker listens at.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        self.broker.addresses()
+    }
+
+    /// The relay's archive.
+    pub fn archive(&self) -> &Archive {
+        &self.archive
+    }
+
+    /// Hands stored records over to the cloud.
+    pub fn handover(&self) -> Arc<Handover> {
+        Arc::clone(&self.handover)
+    }
+
+    /// Users and grants, to be reloaded when their files change.
+    pub fn policy(&self) -> broker::Policy {
+        self.policy.clone()
+    }
+
+    /// Routes for the admin port: `POST /flush` hands everything stored over to the cloud and answers with the number of records.
+    pub fn admin_routes(&self) -> axum::Router {
+        let handover = self.handover();
+        let flush = move || async move {
+            match handover.hand_over(Selection::Everything).await {
+                Ok(records) => (axum::http::StatusCode::OK, format!("{{\"records\":{records}}}\n")),
+                Err(error) => (axum::http::StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
+            }
+        };
+        axum::Router::new().route("/flush", axum::routing::post(flush))
+    }
+
+    /// Adds the relay's units. Stopped in reverse order: the broker finishes its packets, then the uplink ends, then the archive
+    /// is closed.
+    pub fn units(self, units: &mut Units) {
+        let Self { broker, archive, uplink, closing, clock, .. } = self;
+        let owner = archive.clone();
+        units.add("archive", Policy::Fatal, move |stop| {
+            let archive = owner.clone();
+            async move {
+                tokio::select! {
+                    failure = archive.failed() => Err(failure),
+                    () = stop.stopped() => {
+                        archive.close().await;
+                        Ok(())
+                    }
+                }
+            }
+        });
+        units.add("segments", Policy::Fatal, move |stop| housekeeping(archive.clone(), Arc::clone(&clock), stop));
+        let mut uplink = uplink;
+        if uplink.is_some() {
+            units.add("uplink", Policy::Fatal, move |stop| {
+                let uplink = uplink.take().expect("a fatal unit starts once");
+                uplink.run(stop)
+            });
+        }
+        let mut broker = Some(broker);
+        units.add("broker", Policy::Fatal, move |stop| {
+            let broker = broker.take().expect("a fatal unit starts once");
+            let closing = Arc::clone(&closing);
+            async move {
+                tokio::select! {
+                    failure = broker.failed() => Err(failure),
+                    () = stop.stopped() => {
+                        closing.store(true, Ordering::Relaxed);
+                        broker.stop(GOODBYE).await;
+                        Ok(())
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// Closes segments that are due, until told to stop.
+async fn housekeeping(archive: Archive, clock: Arc<dyn Clock>, stop: chassis::Stop) -> Result<(), archive::AppendError> {
+    let mut tick = tokio::time::interval(HOUSEKEEPING);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.stopped() => return Ok(()),
+            _ = tick.tick() => {
+                let (archive, now) = (archive.clone(), clock.now());
+                tokio::task::spawn_blocking(move || archive.close_due(now))
+                    .await
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+            }
+        }
+    }
+}
+
+fn open_archive(config: &Config) -> Result<Archive, StartError> {
+    let fault = |source| StartError::Archive { data: config.data.clone(), source };
+    let options = archive::Options {
+        budget_bytes: config.storage.budget.bytes(),
+        segment_records_max: config.storage.segment_records,
+        segment_bytes_max: config.storage.segment_bytes.bytes(),
+        segment_age_max: config.storage.segment_age.duration(),
+        ..archive::Options::relay(config.relay.clone())
+    };
+    let (archive, recovered) = Archive::open(&config.data, options).map_err(fault)?;
+    tracing::info!(relay = %config.relay, epoch = %archive.epoch(), ?recovered, "the archive is open");
+    Ok(archive)
+}
+
+fn credentials(cloud: &CloudConfig) -> Result<Option<link::Credentials>, StartError> {
+    let (Some(user), Some(path)) = (&cloud.user, &cloud.password_file) else { return Ok(None) };
+    let text = std::fs::read_to_string(path).map_err(|source| StartError::Password { path: path.clone(), source })?;
+    let password = text.lines().next().unwrap_or_default().to_owned();
+    Ok(Some(link::Credentials { user: user.clone(), password }))
+}
+
+fn link_config(config: &Config, cloud: &CloudConfig, credentials: Option<link::Credentials>, archive: &Archive) -> link::LinkConfig {
+    let client = format!("relay-{}-{}", config.relay, archive.epoch());
+    let mut settings = link::LinkConfig::new(cloud.host.clone(), cloud.port, client);
+    settings.credentials = credentials;
+    settings.inflight_max = u16::try_from(cloud.window_frames).unwrap_or(u16::MAX);
+    settings
+}

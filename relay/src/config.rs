@@ -1,0 +1,219 @@
+//! What can be set about a relay. `config/relay.toml` is the manual.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use chassis::{Size, Span};
+use serde::Deserialize;
+use wire::RelayId;
+
+/// Everything a relay is told at its start.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The relay's name, unique at its cloud.
+    pub relay: RelayId,
+    /// Where sensors and agents connect.
+    pub listen: Vec<SocketAddr>,
+    /// Admin port (/live, /ready, /metrics, /version, /flush); without it there is none.
+    pub admin: Option<SocketAddr>,
+    /// Folder of the relay's database; made if it is missing.
+    pub data: PathBuf,
+    /// Who may connect and what they may do.
+    pub access: Access,
+    /// The cloud; without it the relay keeps everything.
+    pub cloud: Option<CloudConfig>,
+    /// Limits of the storage.
+    #[serde(default)]
+    pub storage: Storage,
+    /// Limits of the broker.
+    #[serde(default)]
+    pub broker: BrokerLimits,
+}
+
+/// Who may connect and what they may do.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "lowercase")]
+pub enum Access {
+    /// Everybody may do everything. Only with loopback addresses.
+    Anonymous,
+    /// Users with passwords, and what each is granted.
+    Files {
+        /// `name:$argon2id$…` lines; `forebay user add` writes them.
+        users: PathBuf,
+        /// `[[grant]]` tables.
+        grants: PathBuf,
+    },
+}
+
+/// How the relay reaches the cloud.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CloudConfig {
+    /// Host name or IP address.
+    pub host: String,
+    /// MQTT port.
+    pub port: u16,
+    /// User name; without it the relay connects anonymously.
+    pub user: Option<String>,
+    /// File whose first line is the password.
+    pub password_file: Option<PathBuf>,
+    /// Frames on their way and not receipted, at most.
+    #[serde(default = "window_frames")]
+    pub window_frames: usize,
+    /// Bytes on their way and not receipted, at most.
+    #[serde(default = "window_bytes")]
+    pub window_bytes: Size,
+    /// A frame without receipt is sent again after this time.
+    #[serde(default = "receipt_timeout")]
+    pub receipt_timeout: Span,
+}
+
+fn window_frames() -> usize {
+    256
+}
+
+fn window_bytes() -> Size {
+    Size::mib(16)
+}
+
+fn receipt_timeout() -> Span {
+    Span::seconds(10)
+}
+
+impl CloudConfig {
+    /// A cloud at `host:port` that asks for no password, with default limits.
+    pub fn anonymous(host: impl Into<String>, port: u16) -> Self {
+        Self {
+            host: host.into(),
+            port,
+            user: None,
+            password_file: None,
+            window_frames: window_frames(),
+            window_bytes: window_bytes(),
+            receipt_timeout: receipt_timeout(),
+        }
+    }
+}
+
+/// Limits of the storage.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Storage {
+    /// Bytes that the database may hold; above it publishes are refused with "quota exceeded".
+    pub budget: Size,
+    /// A segment of the buffer area closes at this many records.
+    pub segment_records: u64,
+    /// A segment of the buffer area closes at this size.
+    pub segment_bytes: Size,
+    /// A segment of the buffer area closes at this age.
+    pub segment_age: Span,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self {
+            budget: Size::gib(8),
+            segment_records: 1_000_000,
+            segment_bytes: Size::mib(64),
+            segment_age: Span::seconds(60),
+        }
+    }
+}
+
+/// Limits of the broker; see `broker::Settings` for the rest.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BrokerLimits {
+    /// Connections at once.
+    pub connections_max: usize,
+    /// Largest MQTT packet.
+    pub packet_bytes_max: Size,
+}
+
+impl Default for BrokerLimits {
+    fn default() -> Self {
+        Self { connections_max: 20_000, packet_bytes_max: Size::mib(16) }
+    }
+}
+
+/// Why a configuration can't be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// Anonymous access is for one's own machine only.
+    #[error("{field} = {address}: anonymous access is only allowed on loopback addresses; use 127.0.0.1 or set access.files")]
+    NotLoopback {
+        /// The key.
+        field: &'static str,
+        /// Its value.
+        address: SocketAddr,
+    },
+    /// Nothing to listen at.
+    #[error("listen is empty; give at least one address, like [\"0.0.0.0:1883\"]")]
+    NoListener,
+    /// One of the pair is missing.
+    #[error("cloud.user and cloud.password_file belong together; give both or neither")]
+    HalfCredentials,
+    /// A limit that would stop everything.
+    #[error("{field} is zero; give a positive value")]
+    Zero {
+        /// The key.
+        field: &'static str,
+    },
+}
+
+impl Config {
+    /// A relay for trying things out on one's own machine: anonymous, with generous budgets.
+    pub fn dev(listen: SocketAddr, data: PathBuf, cloud: Option<CloudConfig>) -> Self {
+        Self {
+            relay: "relay-dev".parse().expect("the name is valid"),
+            listen: vec![listen],
+            admin: None,
+            data,
+            access: Access::Anonymous,
+            cloud,
+            storage: Storage::default(),
+            broker: BrokerLimits::default(),
+        }
+    }
+
+    /// Checks what the types can't say. Binds and opens nothing.
+    ///
+    /// # Errors
+    /// The first [`ConfigError`] found.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if self.listen.is_empty() {
+            return Err(ConfigError::NoListener);
+        }
+        if matches!(self.access, Access::Anonymous) {
+            let open = self.listen.iter().map(|address| ("listen", address)).chain(self.admin.iter().map(|a| ("admin", a)));
+            for (field, address) in open {
+                if !address.ip().is_loopback() {
+                    return Err(ConfigError::NotLoopback { field, address: *address });
+                }
+            }
+        }
+        if let Some(cloud) = &self.cloud {
+            if cloud.user.is_some() != cloud.password_file.is_some() {
+                return Err(ConfigError::HalfCredentials);
+            }
+            if cloud.window_frames == 0 {
+                return Err(ConfigError::Zero { field: "cloud.window_frames" });
+            }
+        }
+        let storage = &self.storage;
+        for (field, value) in [
+            ("storage.budget", storage.budget.bytes()),
+            ("storage.segment_records", storage.segment_records),
+            ("storage.segment_bytes", storage.segment_bytes.bytes()),
+            ("storage.segment_age", storage.segment_age.duration().as_millis() as u64),
+            ("broker.connections_max", self.broker.connections_max as u64),
+            ("broker.packet_bytes_max", self.broker.packet_bytes_max.bytes()),
+        ] {
+            if value == 0 {
+                return Err(ConfigError::Zero { field });
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,84 @@
+//! What the relay counts. `docs/metrics.md` lists it for operators.
+
+use std::sync::Arc;
+
+use chassis::Registry;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+
+/// Why the intake refused a publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum Refused {
+    /// The topic names no series.
+    Topic,
+    /// The payload is too large, or not a frame of this sensor.
+    Payload,
+    /// The storage budget is used up.
+    Full,
+    /// The commit failed.
+    Store,
+    /// The relay is stopping.
+    Closing,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusedLabels {
+    reason: Refused,
+}
+
+#[derive(Debug, Default)]
+struct Families {
+    taken: Counter,
+    refused: Family<RefusedLabels, Counter>,
+    frames_sent: Counter,
+    frames_resent: Counter,
+    frames_receipted: Counter,
+    window_frames: Gauge,
+    handed_over: Counter,
+}
+
+/// The relay's metrics; clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct Metrics(Arc<Families>);
+
+impl Metrics {
+    /// Registers the relay's metrics.
+    pub fn register(registry: &Registry) -> Self {
+        let metrics = Self::default();
+        let f = &metrics.0;
+        registry.register("relay_records_taken", "Records committed and acknowledged", f.taken.clone());
+        registry.register("relay_publishes_refused", "Publishes refused, by reason", f.refused.clone());
+        registry.register("relay_frames_sent", "Frames sent to the cloud for the first time", f.frames_sent.clone());
+        registry.register("relay_frames_resent", "Frames sent again", f.frames_resent.clone());
+        registry.register("relay_frames_receipted", "Frames that the cloud holds", f.frames_receipted.clone());
+        registry.register("relay_window_frames", "Frames on their way to the cloud", f.window_frames.clone());
+        registry.register("relay_records_handed_over", "Stored records moved to the backlog on request", f.handed_over.clone());
+        metrics
+    }
+
+    pub(crate) fn taken(&self, records: u64) {
+        self.0.taken.inc_by(records);
+    }
+
+    pub(crate) fn refused(&self, reason: Refused) {
+        self.0.refused.get_or_create(&RefusedLabels { reason }).inc();
+    }
+
+    pub(crate) fn sent(&self, again: bool) {
+        if again { &self.0.frames_resent } else { &self.0.frames_sent }.inc();
+    }
+
+    pub(crate) fn receipted(&self, frames: u64) {
+        self.0.frames_receipted.inc_by(frames);
+    }
+
+    pub(crate) fn window(&self, frames: usize) {
+        self.0.window_frames.set(frames as i64);
+    }
+
+    pub(crate) fn handed_over(&self, records: u64) {
+        self.0.handed_over.inc_by(records);
+    }
+}

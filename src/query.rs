@@ -1,0 +1,155 @@
+//! `forebay query`: past readings, as a table, CSV or JSON lines.
+
+use std::io::{ErrorKind, Write};
+
+use anyhow::Context;
+use chassis::Exit;
+use reqwest::Method;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::host;
+use crate::http::Cloud;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The series, like cityA/meter-0017/power/active.
+    series: wire::Series,
+    /// Earliest time, RFC 3339, like 2016-01-01T00:00:00Z.
+    #[arg(long)]
+    from: Option<String>,
+    /// First time that is no longer wanted, RFC 3339.
+    #[arg(long)]
+    to: Option<String>,
+    /// End after this many readings.
+    #[arg(long, default_value_t = 1000)]
+    limit: u64,
+    /// How the readings are printed.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+    #[command(flatten)]
+    cloud: Cloud,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// Columns for people.
+    Table,
+    /// Comma-separated values with a header.
+    Csv,
+    /// One JSON object a line.
+    Json,
+}
+
+/// One page of the answer.
+#[derive(Debug, Deserialize)]
+struct Page {
+    records: Vec<Row>,
+    next_cursor: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Row {
+    key: String,
+    series: String,
+    at: String,
+    operation: String,
+    relay: String,
+    payload: Value,
+}
+
+impl Row {
+    fn payload_text(&self) -> String {
+        match &self.payload {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        }
+    }
+}
+
+/// Readings asked for in one request.
+const PAGE_LIMIT: u64 = 1_000;
+
+pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
+    host::runtime()?.block_on(ask(args))
+}
+
+async fn ask(args: Args) -> anyhow::Result<Exit> {
+    let mut printer = Printer::new(args.format);
+    let mut cursor: Option<String> = None;
+    let mut left = args.limit;
+    while left > 0 {
+        let mut parameters = vec![("series", args.series.to_string()), ("limit", left.min(PAGE_LIMIT).to_string())];
+        let optional = [("from", &args.from), ("to", &args.to), ("cursor", &cursor)];
+        parameters.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))));
+        let request = args.cloud.request(Method::GET, "/api/v1/records")?.query(&parameters);
+        let page: Page = args.cloud.send(request).await?.json().await.context("the cloud's answer can't be read")?;
+        left = left.saturating_sub(page.records.len() as u64);
+        if !printer.print(&page.records)? {
+            return Ok(Exit::Ok);
+        }
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+/// Prints rows in one of the formats.
+struct Printer {
+    format: Format,
+    headed: bool,
+}
+
+const COLUMNS: [&str; 5] = ["at", "key", "operation", "relay", "payload"];
+
+impl Printer {
+    fn new(format: Format) -> Self {
+        Self { format, headed: false }
+    }
+
+    /// Whether somebody still reads: a closed pipe is no error.
+    fn print(&mut self, rows: &[Row]) -> anyhow::Result<bool> {
+        let mut text = Vec::new();
+        match self.format {
+            Format::Table => {
+                if !std::mem::replace(&mut self.headed, true) {
+                    writeln!(text, "{:<30}  {:<56}  {:<9}  {:<12}  {}", COLUMNS[0], COLUMNS[1], COLUMNS[2], COLUMNS[3], COLUMNS[4])?;
+                }
+                for row in rows {
+                    writeln!(
+                        text,
+                        "{:<30}  {:<56}  {:<9}  {:<12}  {}",
+                        row.at,
+                        row.key,
+                        row.operation,
+                        row.relay,
+                        row.payload_text()
+                    )?;
+                }
+            }
+            Format::Csv => {
+                let mut csv = csv::Writer::from_writer(&mut text);
+                if !std::mem::replace(&mut self.headed, true) {
+                    csv.write_record(COLUMNS)?;
+                }
+                for row in rows {
+                    csv.write_record([&row.at, &row.key, &row.operation, &row.relay, &row.payload_text()])?;
+                }
+                csv.flush()?;
+            }
+            Format::Json => {
+                for row in rows {
+                    serde_json::to_writer(&mut text, row)?;
+                    text.push(b'\n');
+                }
+            }
+        }
+        match std::io::stdout().lock().write_all(&text) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+            Err(error) => Err(error).context("stdout can't be written"),
+        }
+    }
+}
