@@ -37,8 +37,6 @@ pub struct Settings {
     /// What is kept for subscribers that lag, per distinct filter. Beyond it the oldest is dropped, and counted per subscriber.
     /// The router adds about 300 bytes of its own a message.
     pub filter_log_bytes: usize,
-    /// Passwords checked at the same time (each takes a core and 19 MiB for some 20 ms); the others wait.
-    pub password_checks_max: usize,
     /// How often a probe goes through the router.
     pub probe_interval: Duration,
     /// A probe that has not come back by then means that the router is dead: `Broker::failed` resolves.
@@ -61,7 +59,6 @@ impl Default for Settings {
             write_stall_max: Duration::from_secs(30),
             subscriptions_max: 1_000,
             filter_log_bytes: 16 * MIB,
-            password_checks_max: 2,
             probe_interval: Duration::from_secs(1),
             probe_deadline: Duration::from_secs(15),
         }

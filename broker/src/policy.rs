@@ -1,0 +1,177 @@
+//! Who may come in, and what they may say and hear.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use tokio::sync::Semaphore;
+use wire::At;
+use wire::grants::{Action, GrantFaults, Grants, GrantsFile, Subject, Verdict};
+
+use crate::users::{Users, UsersFault};
+
+/// Passwords checked at the same time; the others wait. Each takes a core and 19 MiB for some 20 ms.
+const PASSWORD_CHECKS_MAX: usize = 2;
+
+/// What can be wrong with the files of a policy.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyFault {
+    /// The file of users.
+    #[error(transparent)]
+    Users(#[from] UsersFault),
+    /// The file of grants can't be read.
+    #[error("grants file {path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file of grants is not TOML, or has other fields.
+    #[error("grants file {path}: {source}")]
+    Toml {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        source: Box<toml::de::Error>,
+    },
+    /// Grants that make no sense.
+    #[error("grants file {path}: {source}")]
+    Grants {
+        /// The file.
+        path: PathBuf,
+        /// Every fault.
+        source: GrantFaults,
+    },
+}
+
+/// Why somebody is not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// There is no such user, or the password is another. Which of the two is not told.
+    #[error("wrong user or password")]
+    WrongCredentials,
+    /// The policy wants a user and a password.
+    #[error("user and password are needed")]
+    NoCredentials,
+    /// The check could not be made.
+    #[error("the password can't be checked now")]
+    Unavailable,
+}
+
+/// Users and grants, exchanged as a whole by [`Policy::reload`]. Clones share one state.
+#[derive(Debug, Clone)]
+pub struct Policy(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    rules: Rules,
+    version: AtomicU64,
+    checks: Semaphore,
+}
+
+#[derive(Debug)]
+enum Rules {
+    Anonymous,
+    Files { users: PathBuf, grants: PathBuf, loaded: ArcSwap<Loaded> },
+}
+
+#[derive(Debug)]
+struct Loaded {
+    users: Users,
+    grants: Grants,
+}
+
+impl Loaded {
+    fn read(users: &Path, grants: &Path) -> Result<Loaded, PolicyFault> {
+        let text = std::fs::read_to_string(grants).map_err(|source| PolicyFault::Io { path: grants.into(), source })?;
+        let file: GrantsFile =
+            toml::from_str(&text).map_err(|source| PolicyFault::Toml { path: grants.into(), source: Box::new(source) })?;
+        let compiled = Grants::new(&file).map_err(|source| PolicyFault::Grants { path: grants.into(), source })?;
+        Ok(Loaded { users: Users::read(users)?, grants: compiled })
+    }
+}
+
+impl Policy {
+    /// Users from an argon2id file (see [`crate::users`]), grants from a TOML file. What no grant names is denied.
+    ///
+    /// # Errors
+    /// A file can't be read or is faulty; the error names the line or the field.
+    pub fn open(users: &Path, grants: &Path) -> Result<Policy, PolicyFault> {
+        let loaded = ArcSwap::from_pointee(Loaded::read(users, grants)?);
+        Ok(Policy::with(Rules::Files { users: users.into(), grants: grants.into(), loaded }))
+    }
+
+    /// Everybody may do everything, with or without a password. For development on the loopback address only; the caller
+    /// refuses others.
+    #[must_use]
+    pub fn anonymous() -> Policy {
+        Policy::with(Rules::Anonymous)
+    }
+
+    fn with(rules: Rules) -> Policy {
+        Policy(Arc::new(Inner { rules, version: AtomicU64::new(1), checks: Semaphore::new(PASSWORD_CHECKS_MAX) }))
+    }
+
+    /// Reads both files again and puts them in force together, for live connections and subscriptions too. On a fault the
+    /// old state stays in force.
+    ///
+    /// # Errors
+    /// As [`Policy::open`].
+    pub fn reload(&self) -> Result<(), PolicyFault> {
+        if let Rules::Files { users, grants, loaded } = &self.0.rules {
+            loaded.store(Arc::new(Loaded::read(users, grants)?));
+            self.0.version.fetch_add(1, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Grows with every reload; whoever keeps verdicts throws them away when it does.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.0.version.load(Ordering::Acquire)
+    }
+
+    /// Checks who somebody is and returns the verified user (`None`: let in without one). The work is done off the runtime's
+    /// threads, a few at a time.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn authenticate(&self, user: Option<&str>, password: Option<&[u8]>) -> Result<Option<String>, Denied> {
+        let Rules::Files { loaded, .. } = &self.0.rules else { return Ok(user.map(str::to_owned)) };
+        let (Some(user), Some(password)) = (user, password) else { return Err(Denied::NoCredentials) };
+        let _permit = self.0.checks.acquire().await.map_err(|_| Denied::Unavailable)?;
+        let loaded = loaded.load_full();
+        let (name, password) = (user.to_owned(), password.to_vec());
+        let right = tokio::task::spawn_blocking(move || loaded.users.check(&name, &password).then_some(name));
+        right.await.map_err(|_| Denied::Unavailable)?.ok_or(Denied::WrongCredentials).map(Some)
+    }
+
+    /// Whether a user that was let in earlier still exists.
+    #[must_use]
+    pub fn knows(&self, user: Option<&str>) -> bool {
+        match &self.0.rules {
+            Rules::Anonymous => true,
+            Rules::Files { loaded, .. } => user.is_some_and(|user| loaded.load().users.contains(user)),
+        }
+    }
+
+    /// Whether `subject` may do `action` on `name` (a topic, or for [`Action::Subscribe`] a filter) at `now`.
+    #[must_use]
+    pub fn verdict(&self, subject: &Subject<'_>, action: Action, name: &str, now: At) -> Verdict {
+        match &self.0.rules {
+            Rules::Anonymous => Verdict::Allowed,
+            Rules::Files { loaded, .. } => loaded.load().grants.verdict(subject, action, name, now),
+        }
+    }
+
+    /// Whether a message to `topic` may be handed to `subject` at `now`.
+    #[must_use]
+    pub fn delivers(&self, subject: &Subject<'_>, topic: &str, now: At) -> bool {
+        match &self.0.rules {
+            Rules::Anonymous => true,
+            Rules::Files { loaded, .. } => loaded.load().grants.delivers(subject, topic, now),
+        }
+    }
+}
