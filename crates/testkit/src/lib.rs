@@ -1,1 +1,19 @@
-//! For tests only: a scripted MQTT peer, links that can be cut, seeds and a chain under test.
+//! For tests only: a scripted MQTT peer, links that can be cut, seeds, real processes and a chain under test.
+//!
+//! What can't be set up panics with a text that says what is missing: a test has nothing better to do with it.
+
+pub mod anvil;
+pub mod cut;
+pub mod packet;
+pub mod peer;
+pub mod process;
+pub mod seed;
+pub mod wait;
+
+pub use anvil::Anvil;
+pub use cut::{CutLink, Way};
+pub use packet::{Packet, Publish};
+pub use peer::{Answer, Peer, Script};
+pub use process::Child;
+pub use seed::Seed;
+pub use wait::wait_until;
