@@ -9,6 +9,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest as _, Sha256};
 
 use crate::cbor::{Fault, Strict, head_bytes, put_array, put_bytes, put_int, put_text, put_uint};
+use crate::frame::SEQ_MAX;
 use crate::ids::{Epoch, Series};
 use crate::intervals::Intervals;
 use crate::record::{At, RecordView};
@@ -77,7 +78,7 @@ impl EpochSecret {
 
     /// The secret itself, to be stored or announced, and for nothing else.
     #[must_use]
-    pub fn bytes(&self) -> &[u8; 32] {
+    pub fn expose(&self) -> &[u8; 32] {
         &self.bytes
     }
 
@@ -197,4 +198,89 @@ fn absorb_head(hasher: &mut Sha256, major: u8, argument: u64) {
     head[0] = major << 5 | additional;
     head[1..bytes].copy_from_slice(&wide[9 - bytes..]);
     hasher.update(&head[..bytes]);
+}
+
+/// What is known of a chunk without opening it: the leaf of a batch, and an entry of the index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChunkHeader {
+    /// The series that its records belong to.
+    pub series: Series,
+    /// Their epoch.
+    pub epoch: Epoch,
+    /// Their sequence numbers. A deletion shows as a hole between the anchored intervals.
+    pub intervals: Intervals,
+    /// Earliest generation time.
+    pub at_min: At,
+    /// Latest generation time.
+    pub at_max: At,
+    /// How many records: what the intervals add up to.
+    pub count: u64,
+    /// Merkle root over the records' leaves, in the order of their sequence numbers.
+    pub root: Digest,
+}
+
+impl ChunkHeader {
+    /// Writes the header behind what `out` holds: `[series, epoch, intervals, at_min, at_max, count, root]`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        put_array(out, 7);
+        put_text(out, self.series.as_str());
+        put_uint(out, self.epoch.0);
+        self.intervals.encode(out);
+        put_int(out, self.at_min);
+        put_int(out, self.at_max);
+        put_uint(out, self.count);
+        put_bytes(out, &self.root);
+    }
+
+    /// Reads one header, which may stand inside something larger.
+    ///
+    /// # Errors
+    /// [`Fault`] for anything but a canonical header that keeps its own rules.
+    pub fn decode(r: &mut Strict<'_>) -> Result<Self, Fault> {
+        r.array_of(7, "chunk")?;
+        let series = r.text()?.parse().map_err(|_| Fault::Rule { field: "series", rule: "is not a valid area/sensor/stream name" })?;
+        let header = Self {
+            series,
+            epoch: Epoch(r.uint()?),
+            intervals: Intervals::decode(r)?,
+            at_min: r.int()?,
+            at_max: r.int()?,
+            count: r.uint()?,
+            root: r.array_of_bytes("root")?,
+        };
+        header.check()?;
+        Ok(header)
+    }
+
+    /// Reads a header that is all of `bytes`.
+    ///
+    /// # Errors
+    /// As [`ChunkHeader::decode`], and [`Fault::Trailing`] for whatever follows.
+    pub fn parse(bytes: &[u8]) -> Result<Self, Fault> {
+        let mut r = Strict::new(bytes);
+        let header = Self::decode(&mut r)?;
+        r.end()?;
+        Ok(header)
+    }
+
+    fn check(&self) -> Result<(), Fault> {
+        if self.intervals.first().is_none_or(|first| first == 0) || self.intervals.last().is_some_and(|last| last > SEQ_MAX) {
+            return Err(Fault::Rule { field: "intervals", rule: "hold nothing, or something that is not from 1 to 2^63 - 1" });
+        }
+        if self.count != self.intervals.count() {
+            return Err(Fault::Rule { field: "count", rule: "is not what the intervals add up to" });
+        }
+        if self.at_min < 0 || self.at_min > self.at_max {
+            return Err(Fault::Rule { field: "at_min", rule: "is before 1970 or after at_max" });
+        }
+        Ok(())
+    }
+
+    /// The chunk's leaf in a batch: SHA-256 of `0x00`, the domain and the canonical CBOR of the header.
+    #[must_use]
+    pub fn leaf(&self) -> Digest {
+        let mut encoded = CHUNK_DOMAIN.to_vec();
+        self.encode(&mut encoded);
+        Sha256::digest(&encoded).into()
+    }
 }

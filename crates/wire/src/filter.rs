@@ -107,7 +107,7 @@ pub(crate) fn levels_cover<L: Level>(filter: impl Iterator<Item = L>, narrower: 
         let covered = match name {
             "#" => false,
             "+" => level.is_any(),
-            text if level.is_any() => !hidden,
+            _ if level.is_any() => !hidden,
             text => level.is(text),
         };
         if !covered {

@@ -1,1 +1,190 @@
-//! pending
+//! Who may publish, subscribe and query what, until when (A11, C9). One verdict serves every way in and out.
+//!
+//! Nothing is allowed that no grant names. There are no grants that deny, so the order of grants means nothing, and taking a
+//! grant away can only take away.
+
+mod pattern;
+mod written;
+
+use std::collections::HashMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::filter::{valid_filter, valid_topic};
+use crate::record::At;
+use pattern::Pattern;
+pub use written::{Grant, GrantFault, GrantFaults, GrantsFile};
+
+/// What somebody wants to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", try_from = "String")]
+pub enum Action {
+    /// Send to a topic.
+    Publish,
+    /// Receive what is sent to the topics of a filter.
+    Subscribe,
+    /// Ask for what was sent in the past; a series is asked for by its live topic, `data/{series}`.
+    Query,
+}
+
+impl Action {
+    /// The word that stands in a grant.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Publish => "publish",
+            Self::Subscribe => "subscribe",
+            Self::Query => "query",
+        }
+    }
+}
+
+impl TryFrom<String> for Action {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        [Self::Publish, Self::Subscribe, Self::Query]
+            .into_iter()
+            .find(|action| action.as_str() == text)
+            .ok_or_else(|| format!("actions: {text:?} is unknown; use publish, subscribe or query"))
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Who wants to do it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subject<'a> {
+    /// The user that the broker or the HTTP face has verified. Without one nothing is allowed.
+    pub user: Option<&'a str>,
+    /// The MQTT client id, which the client chose itself; empty where there is none.
+    pub client: &'a str,
+}
+
+/// Whether something is allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// A grant names it.
+    Allowed,
+    /// No grant does.
+    Denied(Denial),
+}
+
+impl Verdict {
+    /// Whether it is allowed.
+    #[must_use]
+    pub fn is_allowed(self) -> bool {
+        self == Self::Allowed
+    }
+}
+
+/// Why something is not allowed. For the log and the operator: the asker learns no more than that it is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Denial {
+    /// The subject has no verified user.
+    #[error("no verified user")]
+    NoUser,
+    /// What was asked for is not a valid topic, or filter.
+    #[error("not a valid topic or filter")]
+    InvalidName,
+    /// No grant names it.
+    #[error("no grant for this")]
+    NoGrant,
+    /// A grant names it, but does not hold yet, or no longer.
+    #[error("the grant for this does not hold at this time")]
+    OutOfTime,
+}
+
+/// One grant, ready to be asked.
+#[derive(Debug, Clone)]
+struct Rule {
+    actions: Vec<Action>,
+    patterns: Vec<Pattern>,
+    not_before: At,
+    until: At,
+}
+
+impl Rule {
+    fn holds(&self, now: At) -> bool {
+        self.not_before <= now && now < self.until
+    }
+}
+
+/// All grants, ready to be asked. The default allows nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Grants {
+    rules: Vec<Rule>,
+    everyone: Vec<usize>,
+    by_user: HashMap<String, Vec<usize>>,
+}
+
+impl Grants {
+    /// Checks grants as they were written.
+    ///
+    /// # Errors
+    /// Every fault of every grant: its number, the field, and what to do.
+    pub fn new(file: &GrantsFile) -> Result<Self, GrantFaults> {
+        let mut grants = Self::default();
+        let mut faults = Vec::new();
+        for (index, grant) in file.grants.iter().enumerate() {
+            let Some(rule) = written::compile(index + 1, grant, &mut faults) else { continue };
+            let place = grants.rules.len();
+            grants.rules.push(rule);
+            for user in &grant.users {
+                let places = match user.as_str() {
+                    written::EVERYONE => &mut grants.everyone,
+                    name => grants.by_user.entry(name.to_owned()).or_default(),
+                };
+                places.push(place);
+            }
+        }
+        if faults.is_empty() { Ok(grants) } else { Err(GrantFaults(faults)) }
+    }
+
+    /// Whether `subject` may do `action` on `name` at `now`.
+    ///
+    /// For [`Action::Subscribe`] `name` is a filter (without `$share/{group}/`), and one single grant must cover all of it;
+    /// for the others it is a topic.
+    #[must_use]
+    pub fn verdict(&self, subject: &Subject<'_>, action: Action, name: &str, now: At) -> Verdict {
+        let subscribes = action == Action::Subscribe;
+        let Some(user) = subject.user else { return Verdict::Denied(Denial::NoUser) };
+        if !(if subscribes { valid_filter(name) } else { valid_topic(name) }) {
+            return Verdict::Denied(Denial::InvalidName);
+        }
+        let mut denial = Denial::NoGrant;
+        for rule in self.rules_of(user, action) {
+            let named = |pattern: &Pattern| {
+                if subscribes { pattern.covers(subject, name) } else { pattern.matches(subject, name) }
+            };
+            if rule.patterns.iter().any(named) {
+                if rule.holds(now) {
+                    return Verdict::Allowed;
+                }
+                denial = Denial::OutOfTime;
+            }
+        }
+        Verdict::Denied(denial)
+    }
+
+    /// Whether a message to `topic` may be handed to `subject` at `now`: asked at every delivery, so that a subscription
+    /// does not outlive the grant that allowed it.
+    #[must_use]
+    pub fn delivers(&self, subject: &Subject<'_>, topic: &str, now: At) -> bool {
+        subject.user.is_some_and(|user| {
+            self.rules_of(user, Action::Subscribe)
+                .any(|rule| rule.holds(now) && rule.patterns.iter().any(|pattern| pattern.matches(subject, topic)))
+        })
+    }
+
+    fn rules_of(&self, user: &str, action: Action) -> impl Iterator<Item = &Rule> {
+        let named = self.by_user.get(user).map_or(&[][..], Vec::as_slice);
+        let rules = named.iter().chain(&self.everyone).map(|place| &self.rules[*place]);
+        rules.filter(move |rule| rule.actions.contains(&action))
+    }
+}

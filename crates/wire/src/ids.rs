@@ -48,8 +48,22 @@ fn excerpt(text: &str) -> String {
     text.chars().take(80).collect()
 }
 
+const fn allowed(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-')
+}
+
+/// The same, by table.
+const ALLOWED: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = allowed(byte as u8);
+        byte += 1;
+    }
+    table
+};
+
 pub(crate) fn check_segment(segment: &str) -> Result<(), IdFault> {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
     if segment.is_empty() || segment.len() > SEGMENT_BYTES_MAX || !segment.bytes().all(allowed) {
         return Err(IdFault::Segment { segment: excerpt(segment) });
     }
@@ -158,11 +172,20 @@ impl Series {
         if text.len() > SERIES_BYTES_MAX {
             return Err(IdFault::TooLong { bytes: text.len(), max: SERIES_BYTES_MAX });
         }
-        let mut segments = 0;
-        for segment in text.split('/') {
-            check_segment(segment)?;
-            segments += 1;
+        // One pass, without splitting: every run of a frame and every publish comes through here.
+        let (mut segments, mut start) = (1, 0);
+        for (index, byte) in text.bytes().enumerate() {
+            if byte == b'/' {
+                if index == start || index - start > SEGMENT_BYTES_MAX {
+                    return check_segment(&text[start..index]);
+                }
+                segments += 1;
+                start = index + 1;
+            } else if !ALLOWED[usize::from(byte)] {
+                return text.split('/').try_for_each(check_segment);
+            }
         }
+        check_segment(&text[start..])?;
         if !(3..=2 + STREAM_SEGMENTS_MAX).contains(&segments) {
             return Err(IdFault::Form { text: excerpt(text), form: "area/sensor/stream with 1 to 8 stream segments" });
         }

@@ -29,9 +29,9 @@ impl Intervals {
         self.0.is_empty()
     }
 
-    /// How many numbers the set holds.
+    /// How many numbers the set holds; `u64::MAX` also for the set of all numbers, which holds one more.
     pub fn count(&self) -> u64 {
-        self.0.iter().map(|(low, high)| high - low + 1).sum()
+        self.0.iter().fold(0, |count: u64, (low, high)| count.saturating_add(high - low).saturating_add(1))
     }
 
     /// The smallest number.
@@ -71,6 +71,12 @@ impl Intervals {
 
     /// Adds every number of `other`.
     pub fn extend(&mut self, other: &Self) {
+        /// Up to here, inserting one by one costs less than building anew; beyond, it could cost the product of both lengths.
+        const FEW: usize = 8;
+        if other.0.len() > FEW {
+            *self = self.0.iter().chain(&other.0).copied().collect();
+            return;
+        }
         for (low, high) in &other.0 {
             self.insert(*low, *high);
         }
@@ -154,7 +160,8 @@ impl Intervals {
         if items % 2 != 0 {
             return Err(RULE);
         }
-        let mut set = Self::new();
+        // What is announced counts only as far as bytes follow: an interval takes at least two.
+        let mut set = Self(Vec::with_capacity((items / 2).min(r.rest().len() as u64 / 2) as usize));
         for index in 0..items / 2 {
             let (gap, length) = (r.uint()?, r.uint()?);
             let previous = set.last().unwrap_or(0);
@@ -171,6 +178,9 @@ impl Intervals {
 
 impl FromIterator<(u64, u64)> for Intervals {
     fn from_iter<I: IntoIterator<Item = (u64, u64)>>(intervals: I) -> Self {
+        // In order, each one is added at the end, whatever order they come in.
+        let mut intervals: Vec<_> = intervals.into_iter().collect();
+        intervals.sort();
         let mut set = Self::new();
         for (low, high) in intervals {
             set.insert(low, high);

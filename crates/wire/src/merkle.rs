@@ -4,6 +4,7 @@
 //! that an inner node can never pass for a leaf. The tree is built level by level and an odd node moves up as it is,
 //! which is the tree that the RFC defines by splitting at the largest power of two.
 
+use sha2::block_api::compress256;
 use sha2::{Digest as _, Sha256};
 
 use crate::digest::Digest;
@@ -13,13 +14,31 @@ fn root_of_nothing() -> Digest {
     Sha256::digest(b"").into()
 }
 
+/// The state in which SHA-256 begins (FIPS 180-4, 5.3.3).
+const SHA256_START: [u32; 8] =
+    [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
+
 /// The node above `left` and `right`.
+///
+/// The input always has 65 bytes, so its padding is written here once for all: a general hasher's bookkeeping costs as much again.
 #[must_use]
 pub fn node(left: &Digest, right: &Digest) -> Digest {
-    let mut input = [1u8; 65];
-    input[1..33].copy_from_slice(left);
-    input[33..].copy_from_slice(right);
-    Sha256::digest(input).into()
+    const INPUT_BITS: u16 = 65 * 8;
+    let mut blocks = [[0u8; 64]; 2];
+    let [first, second] = &mut blocks;
+    first[0] = 1;
+    first[1..33].copy_from_slice(left);
+    first[33..].copy_from_slice(&right[..31]);
+    second[0] = right[31];
+    second[1] = 0x80;
+    second[62..].copy_from_slice(&INPUT_BITS.to_be_bytes());
+    let mut state = SHA256_START;
+    compress256(&mut state, &blocks);
+    let mut digest = Digest::default();
+    for (bytes, word) in digest.as_chunks_mut::<4>().0.iter_mut().zip(state) {
+        *bytes = word.to_be_bytes();
+    }
+    digest
 }
 
 /// Replaces the first `width` nodes by the level above them and says how many those are.
