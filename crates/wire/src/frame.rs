@@ -20,6 +20,9 @@ use crate::record::{At, Operation, RecordView};
 pub const PAYLOAD_BYTES_MAX: usize = 256 * 1024;
 /// Largest sequence number: what a signed 64-bit column can hold.
 pub const SEQ_MAX: u64 = i64::MAX as u64;
+/// Most records that one frame may bring. An empty reading takes two bytes on the wire and far more wherever it is kept, so the
+/// size of the packet alone is no bound for what one publish makes of memory.
+pub const FRAME_RECORDS_MAX: u64 = 1 << 20;
 /// Most epoch secrets that one frame may announce.
 pub const SECRETS_MAX: u64 = 4096;
 
@@ -338,7 +341,7 @@ impl<'a> FrameView<'a> {
     /// Reads a frame.
     ///
     /// # Errors
-    /// [`Fault`] for anything but a canonical frame with at least one run.
+    /// [`Fault`] for anything but a canonical frame with at least one run and at most [`FRAME_RECORDS_MAX`] records.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Fault> {
         let mut r = Strict::new(bytes);
         r.array_of(3, "frame")?;
@@ -355,6 +358,9 @@ impl<'a> FrameView<'a> {
         let runs = r.bytes()?;
         r.end()?;
         let (run_count, record_count) = count_runs(runs)?;
+        if record_count > FRAME_RECORDS_MAX {
+            return Err(Fault::Rule { field: "runs", rule: "hold more than 1048576 records; send several frames" });
+        }
         Ok(Self { secrets, runs, run_count, record_count })
     }
 

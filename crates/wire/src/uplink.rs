@@ -17,6 +17,10 @@ use crate::ids::{Epoch, RelayId, SensorId, Series};
 use crate::intervals::Intervals;
 use crate::record::At;
 
+/// Largest number of a frame: the id of a row, which is signed. Beyond, it would turn negative in the databases of both sides.
+pub const NUMBER_MAX: u64 = i64::MAX as u64;
+const NUMBER_RULE: Fault = Fault::Rule { field: "number", rule: "is above 2^63 - 1" };
+
 /// An epoch's secret on its way from the origin to the cloud, sent until the cloud has confirmed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Announcement {
@@ -62,6 +66,9 @@ impl<'a> UpFrame<'a> {
         }
         let relay_epoch = Epoch(r.uint()?);
         let number = r.uint()?;
+        if number > NUMBER_MAX {
+            return Err(NUMBER_RULE);
+        }
         let term = r.uint()?;
         let historical = r.bool()?;
         let announced = r.array()?;
@@ -130,6 +137,9 @@ impl Receipt {
         check_version(r.uint()?)?;
         let receipt = Self { relay_epoch: Epoch(r.uint()?), numbers: Intervals::decode(&mut r)? };
         r.end()?;
+        if receipt.numbers.last().is_some_and(|last| last > NUMBER_MAX) {
+            return Err(NUMBER_RULE);
+        }
         Ok(receipt)
     }
 

@@ -80,10 +80,10 @@ fn messages() -> impl Strategy<Value = Vec<Vec<u8>>> {
             Announcement { epoch, scope, secret }
         });
         let body = encoded.concat();
-        let up = UpFrame { relay: "relay-1", relay_epoch: Epoch(7), number, term: number / 3, historical, secrets: secrets.collect(), runs: &body };
+        let up = UpFrame { relay: "relay-1", relay_epoch: Epoch(7), number: number >> 1, term: number / 3, historical, secrets: secrets.collect(), runs: &body };
         let mut up_frame = Vec::new();
         up.encode(&mut up_frame);
-        let numbers: Intervals = [(1, 5), (9, 9 + number / 2), (number | 1 << 63, u64::MAX)].into_iter().collect();
+        let numbers: Intervals = [(1, 5), (9, 9 + number / 4), (number >> 1 | 1 << 62, i64::MAX as u64)].into_iter().collect();
         let pull = Command::Pull { id: number, series: series.clone(), from: -5, to: runs[0].readings[0].0 };
         let mut header = Vec::new();
         let intervals: Intervals = [(1, 3), (10, 10 + number / 4)].into_iter().collect();
@@ -272,4 +272,34 @@ fn c10_announced_sizes_are_not_believed() {
     }
     let mut reader = Strict::new(&huge_bytes);
     assert!(reader.bytes().is_err());
+}
+
+/// An empty reading takes two bytes here, and a hundred wherever somebody collects it.
+#[test]
+fn c10_a_frame_of_very_many_empty_readings_is_refused() {
+    let encode = |records: u64| {
+        let mut builder = RunBuilder::new("a/b/c".parse().expect("the name is valid"), Operation::Forward);
+        (0..records).for_each(|_| builder.push(5, b"").expect("the reading is valid"));
+        let mut frame = Vec::new();
+        let mut run = Vec::new();
+        builder.write(Epoch(1), 1, &mut run);
+        encode_frame(&[], &[&run, &run], &mut frame);
+        frame
+    };
+    let half = wire::frame::FRAME_RECORDS_MAX / 2;
+    assert_eq!(FrameView::parse(&encode(half)).map(|frame| frame.record_count), Ok(2 * half));
+    assert!(matches!(FrameView::parse(&encode(half + 1)), Err(Fault::Rule { field: "runs", .. })));
+}
+
+#[test]
+fn numbers_that_no_database_can_hold_are_refused() {
+    let receipt = |last| Receipt { relay_epoch: Epoch(1), numbers: Intervals::of(1, last) }.encode();
+    assert!(Receipt::parse(&receipt(i64::MAX as u64)).is_ok() && Receipt::parse(&receipt(1 << 63)).is_err());
+    let runs = Run { series: "a/b/c".into(), operation: Operation::Store, epoch: 1, first_seq: 1, readings: vec![(1, vec![])] }.encode();
+    let frame = |number| {
+        let mut out = Vec::new();
+        UpFrame { relay: "r", relay_epoch: Epoch(1), number, term: 0, historical: false, secrets: vec![], runs: &runs }.encode(&mut out);
+        out
+    };
+    assert!(UpFrame::parse(&frame(i64::MAX as u64)).is_ok() && UpFrame::parse(&frame(u64::MAX)).is_err());
 }
