@@ -1,0 +1,424 @@
+//! Carries batches to the chain: does what the machine says, and tells it what happened.
+
+use std::sync::Arc;
+
+use alloy::primitives::{Address, U256};
+use chassis::Clock;
+use wire::Digest;
+
+use crate::chain::{Chain, ChainError, Fees, Identity, Outcome, Written};
+use crate::config::{Config, Confirmation};
+use crate::keys::Key;
+use crate::ledger::{Ledger, LedgerError, Target};
+use crate::limits;
+use crate::machine::{Action, Event, Failure, Head, Sight, State, step};
+use crate::metrics::Metrics;
+use crate::refusal::Refusal;
+use crate::registry::{self, Entry};
+use crate::rows::{Batch, Transaction};
+use crate::signing::Draft;
+use crate::worker::{Health, on_ledger};
+
+/// Why a round ended early.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    /// The chain gave no answer; to be tried again.
+    Chain(ChainError),
+    /// The ledger failed.
+    Ledger(LedgerError),
+}
+
+impl From<ChainError> for Trouble {
+    fn from(error: ChainError) -> Self {
+        Self::Chain(error)
+    }
+}
+
+impl From<LedgerError> for Trouble {
+    fn from(error: LedgerError) -> Self {
+        Self::Ledger(error)
+    }
+}
+
+/// How long to wait for the next round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pause {
+    /// As configured.
+    Poll,
+    /// Longer each time.
+    Rest,
+}
+
+/// What an action came to.
+enum Report {
+    Event(Event),
+    /// A transaction that is signed and not stored yet.
+    Signed(Box<Transaction>, Entry),
+}
+
+/// Steps of one batch in one round; more than the longest way through the machine.
+const STEPS_MAX: usize = 16;
+
+pub(crate) struct Courier {
+    pub(crate) chain: Chain,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) confirmation: Confirmation,
+    key: Key,
+    contract: Address,
+    stream: Digest,
+    fee_cap: u128,
+    clock: Arc<dyn Clock>,
+    metrics: Metrics,
+    health: Health,
+    /// The chain as it was met, until there is a reason to doubt that it is the same.
+    target: Option<Target>,
+    /// The height of the chain when it was last seen.
+    top: u64,
+}
+
+impl Courier {
+    pub fn new(config: &Config, chain: Chain, key: Key, ledger: Arc<Ledger>, clock: Arc<dyn Clock>, metrics: Metrics) -> Self {
+        Self {
+            chain,
+            ledger,
+            confirmation: config.confirmation,
+            key,
+            contract: config.contract,
+            stream: config.party.stream(),
+            fee_cap: u128::from(config.fee_cap_gwei) * 1_000_000_000,
+            clock,
+            metrics,
+            health: Health::Starting,
+            target: None,
+            top: 0,
+        }
+    }
+
+    /// What the last round found.
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Asks again which chain this is, before anything else.
+    pub fn doubt(&mut self) {
+        self.target = None;
+    }
+
+    /// One round: confirms what is mined, and carries batches as far as they go.
+    pub async fn round(&mut self) -> Result<Pause, Trouble> {
+        self.health = Health::Fine;
+        let Some(target) = self.meet().await? else {
+            return Ok(Pause::Rest);
+        };
+        let latest = self.chain.latest().await?;
+        if latest.number < std::mem::replace(&mut self.top, latest.number) {
+            // A chain that was rolled back, or another one behind the same address.
+            self.doubt();
+            let Some(_) = self.meet().await? else { return Ok(Pause::Rest) };
+        }
+        self.confirm(latest, &target).await?;
+        while let Some(batch) = self.front().await? {
+            let (state, pause) = self.carry(&target, batch, Event::Turn).await?;
+            if state != State::Mined {
+                return Ok(pause);
+            }
+        }
+        Ok(Pause::Poll)
+    }
+
+    /// Makes sure that this is the chain that the ledger was begun on.
+    async fn meet(&mut self) -> Result<Option<Target>, Trouble> {
+        if let Some(target) = self.target {
+            return Ok(Some(target));
+        }
+        let identity = self.chain.identity(self.contract).await?;
+        let ledger = Arc::clone(&self.ledger);
+        let kept = match on_ledger(move || ledger.target()).await? {
+            Some(kept) => kept,
+            None if identity.code_hash != registry::code_hash() => {
+                self.health = Health::WrongContract;
+                return Ok(None);
+            }
+            None => self.begin(identity).await?,
+        };
+        let now = Target { identity, contract: self.contract, submitter: self.key.address(), stream: self.stream, ..kept };
+        if kept != now {
+            self.health = Health::OtherChain;
+            return Ok(None);
+        }
+        self.target = Some(kept);
+        Ok(Some(kept))
+    }
+
+    async fn begin(&self, identity: Identity) -> Result<Target, Trouble> {
+        let submitter = self.key.address();
+        let base_head = self.chain.head_of(self.contract, submitter, &self.stream).await?;
+        let target = Target { identity, contract: self.contract, submitter, stream: self.stream, base_head };
+        let ledger = Arc::clone(&self.ledger);
+        let kept = on_ledger(move || ledger.meet(&target)).await?;
+        tracing::info!(chain_id = identity.chain_id, contract = %self.contract, %submitter, "met the chain");
+        Ok(kept)
+    }
+
+    async fn front(&self) -> Result<Option<Batch>, Trouble> {
+        let ledger = Arc::clone(&self.ledger);
+        Ok(on_ledger(move || ledger.front()).await?)
+    }
+
+    /// Carries one batch as far as it goes now. Whatever a step changes is stored before the next one.
+    pub(crate) async fn carry(&mut self, target: &Target, mut batch: Batch, first: Event) -> Result<(State, Pause), Trouble> {
+        let mut report = Report::Event(first);
+        for _ in 0..STEPS_MAX {
+            let action = self.apply(&mut batch, report).await?;
+            let state = batch.progress.state;
+            report = match action {
+                Action::Wait => return Ok((state, Pause::Poll)),
+                Action::Rest => {
+                    match batch.progress.failure {
+                        Some(Failure::ForeignHead) => self.health = Health::ForeignHead,
+                        Some(Failure::Reverts) => self.health = Health::Refused("the transaction reverts".into()),
+                        None => {}
+                    }
+                    return Ok((state, Pause::Rest));
+                }
+                Action::Sign => self.sign(target, &batch).await?,
+                Action::Replace => self.replace(target, &batch).await?,
+                Action::Send => Report::Event(self.send(&batch).await?),
+                Action::Look => Report::Event(Event::Seen(self.look(target, &batch).await?)),
+            };
+        }
+        Ok((batch.progress.state, Pause::Rest))
+    }
+
+    async fn apply(&self, batch: &mut Batch, report: Report) -> Result<Action, Trouble> {
+        let event = match &report {
+            Report::Event(event) => event,
+            Report::Signed(..) => &Event::Signed,
+        };
+        let before = batch.progress;
+        let (after, action) = step(&before, event, self.clock.now());
+        let (number, ledger) = (batch.number, Arc::clone(&self.ledger));
+        match report {
+            Report::Signed(signed, entry) => {
+                batch.prev = Some(entry.prev);
+                on_ledger(move || ledger.sign(&signed, &entry, &after)).await?;
+            }
+            Report::Event(_) if after != before => on_ledger(move || ledger.save(number, &after)).await?,
+            Report::Event(_) => {}
+        }
+        if after.state != before.state {
+            tracing::info!(batch = number, from = before.state.as_str(), to = after.state.as_str(), "batch");
+            if matches!(before.state, State::Mined | State::Final) && after.state == State::Sent {
+                self.metrics.vanished.inc();
+            }
+        }
+        batch.progress = after;
+        Ok(action)
+    }
+
+    /// Signs with a free nonce, if everything is as it should be. Uses no nonce otherwise.
+    async fn sign(&mut self, target: &Target, batch: &Batch) -> Result<Report, Trouble> {
+        let prev = match batch.prev {
+            Some(prev) => prev,
+            None => self.head_before(target, batch.number).await?,
+        };
+        let entry = batch.entry_on(prev);
+        let head = self.chain.head_of(target.contract, target.submitter, &target.stream).await?;
+        match self.place(target, batch.number, &entry, &head).await? {
+            Head::Before => {}
+            Head::Foreign => return Ok(Report::Event(Event::Foreign)),
+            Head::Reached if batch.prev.is_some() => {
+                return Ok(Report::Event(Event::Seen(self.look(target, batch).await?)));
+            }
+            // Written before this ledger signed it: by a ledger that this one is an older copy of.
+            Head::Reached => return Ok(Report::Event(Event::Foreign)),
+            Head::Older => {
+                self.reopen(target, &head).await?;
+                return Ok(Report::Event(Event::Held));
+            }
+        }
+        let input = entry.call(&target.stream);
+        let gas = match self.chain.estimate(target.submitter, Some(target.contract), input.clone()).await {
+            Ok(gas) => gas + gas * limits::GAS_SPARE_PERCENT / 100,
+            Err(ChainError::Refused(refusal)) => return Ok(Report::Event(self.hold(&refusal))),
+            Err(away) => return Err(away.into()),
+        };
+        let Some(fees) = self.affordable(self.chain.fees().await?) else {
+            return Ok(Report::Event(Event::Held));
+        };
+        let (number, ledger) = (batch.number, Arc::clone(&self.ledger));
+        let floor = on_ledger(move || ledger.nonce_floor(number)).await?;
+        let nonce = self.chain.nonce(target.submitter).await?.max(floor);
+        let draft = Draft { chain_id: target.identity.chain_id, nonce, to: Some(target.contract), input, gas, fees };
+        self.seal(target, batch, &draft, entry).await
+    }
+
+    /// Signs the newest transaction once more, with a fee that nodes take as a replacement.
+    async fn replace(&mut self, target: &Target, batch: &Batch) -> Result<Report, Trouble> {
+        let (Some(newest), Some(entry)) = (self.transactions(batch.number).await?.into_iter().next(), batch.entry()) else {
+            return self.sign(target, batch).await;
+        };
+        let more = |fee: u128| fee.saturating_mul(100 + limits::REPLACE_PERCENT) / 100 + 1;
+        let now = self.chain.fees().await?;
+        let fees = Fees { cap: now.cap.max(more(newest.fees.cap)), tip: now.tip.max(more(newest.fees.tip)) };
+        if fees.cap > self.fee_cap {
+            self.health = Health::FeesTooHigh;
+            return Ok(Report::Event(Event::Held));
+        }
+        let draft = Draft {
+            chain_id: target.identity.chain_id,
+            nonce: newest.nonce,
+            to: Some(target.contract),
+            input: entry.call(&target.stream),
+            gas: newest.gas,
+            fees,
+        };
+        self.seal(target, batch, &draft, entry).await
+    }
+
+    async fn seal(&mut self, target: &Target, batch: &Batch, draft: &Draft, entry: Entry) -> Result<Report, Trouble> {
+        let price = U256::from(draft.fees.cap) * U256::from(draft.gas);
+        if self.chain.balance(target.submitter).await? < price {
+            return Ok(Report::Event(self.hold(&Refusal::NoFunds)));
+        }
+        match draft.sign(&self.key) {
+            Some(signed) => {
+                let transaction = draft.transaction(signed, batch.number, self.clock.now());
+                Ok(Report::Signed(Box::new(transaction), entry))
+            }
+            None => Ok(Report::Event(self.hold(&Refusal::Other("the key does not sign".into())))),
+        }
+    }
+
+    /// The fees to pay now, if they are within the configured cap.
+    fn affordable(&mut self, fees: Fees) -> Option<Fees> {
+        // The cap leaves room for the base fee to double; what is needed now is half of that.
+        if fees.tip + (fees.cap - fees.tip) / 2 > self.fee_cap {
+            self.health = Health::FeesTooHigh;
+            return None;
+        }
+        Some(Fees { cap: fees.cap.min(self.fee_cap), tip: fees.tip.min(self.fee_cap) })
+    }
+
+    /// Notes why nothing can be signed or sent now.
+    fn hold(&mut self, refusal: &Refusal) -> Event {
+        self.health = match refusal {
+            Refusal::NoFunds => Health::NoFunds,
+            other => Health::Refused(other.to_string()),
+        };
+        Event::Held
+    }
+
+    async fn send(&mut self, batch: &Batch) -> Result<Event, Trouble> {
+        let Some(newest) = self.transactions(batch.number).await?.into_iter().next() else {
+            return Err(LedgerError::Damaged { batch: batch.number, what: "transaction" }.into());
+        };
+        self.metrics.sent.inc();
+        match self.chain.send(&newest.raw).await {
+            Ok(()) => Ok(Event::Taken),
+            Err(ChainError::Refused(refusal)) => {
+                tracing::debug!(batch = batch.number, nonce = newest.nonce, %refusal, "not taken");
+                if matches!(refusal, Refusal::NoFunds | Refusal::Other(_)) {
+                    let _held = self.hold(&refusal);
+                }
+                Ok(Event::Refused(refusal))
+            }
+            Err(away) => Err(away.into()),
+        }
+    }
+
+    /// What the chain shows of a batch: receipts first, then the head, then the log.
+    pub(crate) async fn look(&mut self, target: &Target, batch: &Batch) -> Result<Sight, Trouble> {
+        let Some(entry) = batch.entry() else {
+            return Ok(Sight::Nothing { head: Head::Before, nonce_used: false });
+        };
+        let written = Written::new(target.contract, target.submitter, &target.stream, &entry);
+        let transactions = self.transactions(batch.number).await?;
+        let mut newest_failed = false;
+        for (age, transaction) in transactions.iter().enumerate() {
+            match self.chain.outcome(&transaction.hash, &written).await? {
+                Some(Outcome::Wrote(mined)) => return Ok(Sight::Wrote(mined)),
+                Some(Outcome::Failed) => newest_failed |= age == 0,
+                None => {}
+            }
+        }
+        let onchain = self.chain.head_of(target.contract, target.submitter, &target.stream).await?;
+        let head = self.place(target, batch.number, &entry, &onchain).await?;
+        match head {
+            Head::Reached => {
+                if let Some(mined) = self.chain.find(&written).await? {
+                    return Ok(Sight::Wrote(mined));
+                }
+            }
+            Head::Older => self.reopen(target, &onchain).await?,
+            Head::Before | Head::Foreign => {}
+        }
+        if newest_failed {
+            return Ok(Sight::Failed(head));
+        }
+        let used = self.chain.nonce(target.submitter).await?;
+        let nonce_used = transactions.first().is_some_and(|newest| used > newest.nonce);
+        Ok(Sight::Nothing { head, nonce_used })
+    }
+
+    /// Where `head` is, seen from a batch.
+    async fn place(&self, target: &Target, number: u64, entry: &Entry, head: &Digest) -> Result<Head, Trouble> {
+        if *head == entry.head() {
+            return Ok(Head::Reached);
+        }
+        if *head == entry.prev {
+            return Ok(Head::Before);
+        }
+        let (ledger, wanted) = (Arc::clone(&self.ledger), *head);
+        Ok(match on_ledger(move || ledger.batch_of_head(&wanted)).await? {
+            Some(other) if other > number => Head::Reached,
+            Some(_) => Head::Older,
+            None if *head == target.base_head => Head::Older,
+            None => Head::Foreign,
+        })
+    }
+
+    /// The chain's head is at an older batch of ours: whatever later ones were thought to be on chain is looked at again.
+    async fn reopen(&mut self, target: &Target, head: &Digest) -> Result<(), Trouble> {
+        let (ledger, head) = (Arc::clone(&self.ledger), *head);
+        let doubtful = on_ledger(move || {
+            let last = ledger.batch_of_head(&head)?.unwrap_or(0);
+            ledger.on_chain_from(last + 1)
+        })
+        .await?;
+        for batch in doubtful {
+            self.recheck(target, batch).await?;
+        }
+        Ok(())
+    }
+
+    /// Looks where a batch is that was thought to be on chain. Whether it is still there, in the same block or another, or
+    /// not at all, is stored; one that vanished is not sent from here, its turn comes.
+    pub(crate) async fn recheck(&self, target: &Target, mut batch: Batch) -> Result<State, Trouble> {
+        let Some(entry) = batch.entry() else { return Ok(batch.progress.state) };
+        let written = Written::new(target.contract, target.submitter, &target.stream, &entry);
+        for transaction in self.transactions(batch.number).await? {
+            if let Some(Outcome::Wrote(mined)) = self.chain.outcome(&transaction.hash, &written).await? {
+                self.apply(&mut batch, Report::Event(Event::Seen(Sight::Wrote(mined)))).await?;
+                return Ok(batch.progress.state);
+            }
+        }
+        self.apply(&mut batch, Report::Event(Event::Vanished)).await?;
+        Ok(batch.progress.state)
+    }
+
+    async fn head_before(&self, target: &Target, number: u64) -> Result<Digest, Trouble> {
+        if number == 1 {
+            return Ok(target.base_head);
+        }
+        let ledger = Arc::clone(&self.ledger);
+        let before = on_ledger(move || ledger.batch(number - 1)).await?;
+        let damaged = LedgerError::Damaged { batch: number - 1, what: "head" };
+        Ok(before.and_then(|before| before.entry()).ok_or(damaged)?.head())
+    }
+
+    async fn transactions(&self, number: u64) -> Result<Vec<Transaction>, Trouble> {
+        let ledger = Arc::clone(&self.ledger);
+        Ok(on_ledger(move || ledger.transactions(number)).await?)
+    }
+}

@@ -1,0 +1,360 @@
+//! The ledger: what was batched, signed, sent and found on chain. One SQLite file of its own, beside the business's.
+//!
+//! Whatever the worker must not forget is in here before it acts on it, so that a process that was killed between any two
+//! steps goes on from what it reads. Queries go over connections of their own and wait for no writer.
+
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use alloy::primitives::Address;
+use rusqlite::{Connection, OptionalExtension, Transaction as Tx, params};
+use store::{Lock, LockError, OpenError, Options, ReadError, Readers, Step};
+use wire::{At, ChunkHeader, Digest, Epoch, merkle};
+
+use crate::chain::Identity;
+use crate::machine::{Progress, State};
+use crate::party::Party;
+use crate::registry::Entry;
+use crate::rows::{self, Batch, Leaf, Place, Transaction};
+
+const STEPS: &[Step] = &[Step { name: "ledger", sql: include_str!("sql/001_ledger.sql") }];
+
+/// A ledger is small and rarely written: many fit into one process.
+fn options() -> Options {
+    Options { cache_bytes: 1 << 20, wal_bytes: 4 << 20, ..Options::default() }
+}
+
+/// Why the ledger can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The file can't be opened.
+    #[error("ledger: {0}")]
+    Open(#[from] OpenError),
+    /// Another process works on it.
+    #[error("ledger: {0}")]
+    Lock(#[from] LockError),
+    /// It can't be read.
+    #[error("ledger: {0}")]
+    Read(#[from] ReadError),
+    /// SQLite refused.
+    #[error("ledger: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// It belongs to somebody else.
+    #[error("ledger belongs to {kind} {name}; give party that name, or another ledger file")]
+    Party {
+        /// The owner's kind.
+        kind: String,
+        /// The owner's name.
+        name: String,
+    },
+    /// It holds something that this program never wrote.
+    #[error("ledger: {what} of batch {batch} is not what this program writes")]
+    Damaged {
+        /// The batch.
+        batch: u64,
+        /// The column.
+        what: &'static str,
+    },
+}
+
+/// Where a ledger writes to. Another chain, contract or key is another ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    /// The chain and the contract's code.
+    pub identity: Identity,
+    /// The contract.
+    pub contract: Address,
+    /// The account that signs.
+    pub submitter: Address,
+    /// The party's stream.
+    pub stream: Digest,
+    /// The stream's head when the ledger began: not zero if an earlier ledger was lost.
+    pub base_head: Digest,
+}
+
+/// How many batches are in each state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Closed, not signed.
+    pub batched: u64,
+    /// Signed, not taken by a node.
+    pub signed: u64,
+    /// Taken by a node.
+    pub sent: u64,
+    /// In a block that could vanish.
+    pub mined: u64,
+    /// On chain for good.
+    pub fin: u64,
+    /// Can't be written for now.
+    pub failed: u64,
+}
+
+impl Counts {
+    /// The count of one state.
+    #[must_use]
+    pub fn of(&self, state: State) -> u64 {
+        match state {
+            State::Batched => self.batched,
+            State::Signed => self.signed,
+            State::Sent => self.sent,
+            State::Mined => self.mined,
+            State::Final => self.fin,
+            State::Failed => self.failed,
+        }
+    }
+
+    /// Batches that are not final.
+    #[must_use]
+    pub fn open(&self) -> u64 {
+        self.batched + self.signed + self.sent + self.mined + self.failed
+    }
+}
+
+/// What lies behind and before: for metrics and tables.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Batches by state.
+    pub counts: Counts,
+    /// Chunks in batches that are final.
+    pub chunks_final: u64,
+    /// Chunks in batches that are not.
+    pub chunks_open: u64,
+    /// When the oldest batch that is not final was closed.
+    pub oldest_open: Option<At>,
+    /// Gas of all mined batches.
+    pub gas_used: u64,
+}
+
+/// One party's ledger, open. Only one process may have it open.
+#[derive(Debug)]
+pub struct Ledger {
+    writer: Mutex<Connection>,
+    readers: Readers,
+    source: Epoch,
+    _lock: Lock,
+}
+
+impl Ledger {
+    /// Opens the ledger at `path`, making it if it is not there. `source` names the database that the chunks come from.
+    ///
+    /// # Errors
+    /// [`LedgerError`], also if the ledger is another party's.
+    pub fn open(path: &Path, party: &Party, source: Epoch) -> Result<Self, LedgerError> {
+        let mut lock_path = path.as_os_str().to_owned();
+        lock_path.push(".lock");
+        let lock = Lock::take(Path::new(&lock_path))?;
+        let mut writer = store::open(path, STEPS, &options())?;
+        let tx = writer.transaction()?;
+        tx.execute(
+            "INSERT INTO party (one, kind, name) VALUES (1, ?1, ?2) ON CONFLICT DO NOTHING",
+            params![party.kind.as_str(), party.name],
+        )?;
+        let (kind, name): (String, String) =
+            tx.query_row("SELECT kind, name FROM party", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        if kind != party.kind.as_str() || name != party.name {
+            return Err(LedgerError::Party { kind, name });
+        }
+        tx.execute("INSERT INTO sources (epoch, watermark) VALUES (?1, 0) ON CONFLICT DO NOTHING", params![source.0 as i64])?;
+        tx.commit()?;
+        let readers = Readers::new(path.to_owned(), options(), 2);
+        Ok(Self { writer: Mutex::new(writer), readers, source, _lock: lock })
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Connection> {
+        // A panic within a transaction rolled it back; the connection is as good as before.
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write<T>(&self, work: impl FnOnce(&Tx<'_>) -> Result<T, LedgerError>) -> Result<T, LedgerError> {
+        let mut writer = self.writer();
+        let tx = writer.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let done = work(&tx)?;
+        tx.commit()?;
+        Ok(done)
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&Tx<'_>) -> Result<T, LedgerError>) -> Result<T, LedgerError> {
+        self.readers.read(read)
+    }
+
+    /// Where this ledger writes to, once it has met its chain.
+    ///
+    /// # Errors
+    /// [`LedgerError`], as all queries.
+    pub fn target(&self) -> Result<Option<Target>, LedgerError> {
+        self.read(rows::target)
+    }
+
+    /// Keeps the chain that was met first; one that is kept already stays.
+    pub(crate) fn meet(&self, target: &Target) -> Result<Target, LedgerError> {
+        self.write(|tx| {
+            rows::insert_target(tx, target)?;
+            Ok(rows::target(tx)?.unwrap_or(*target))
+        })
+    }
+
+    /// The last chunk of the source that is in a batch.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub fn watermark(&self) -> Result<i64, LedgerError> {
+        self.read(|tx| {
+            let sql = "SELECT watermark FROM sources WHERE epoch = ?1";
+            Ok(tx.query_row(sql, params![self.source.0 as i64], |row| row.get(0))?)
+        })
+    }
+
+    /// Closes a batch over `chunks`, in their order. The watermark moves in the same commit, so no chunk is in two batches.
+    ///
+    /// # Errors
+    /// [`LedgerError`], also if one of the chunks is in a batch.
+    pub fn close(&self, chunks: &[(i64, ChunkHeader)], now: At) -> Result<Batch, LedgerError> {
+        let leaves: Vec<Digest> = chunks.iter().map(|(_, header)| header.leaf()).collect();
+        let root = merkle::root(&leaves);
+        self.write(|tx| {
+            let sql = "SELECT ifnull(max(number), 0), ifnull(max(first_seq + count), 1) FROM batches";
+            let (last, first_seq): (i64, i64) = tx.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            tx.execute(
+                "INSERT INTO batches (number, root, first_seq, count, closed_at, state, since, offered_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, 'BATCHED', ?5, ?5)",
+                params![last + 1, root, first_seq, chunks.len() as i64, now],
+            )?;
+            let source = self.source.0 as i64;
+            let mut insert = tx.prepare_cached(
+                "INSERT INTO leaves (batch, position, source, chunk, leaf, header) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            )?;
+            let mut header_bytes = Vec::new();
+            for (position, ((chunk, header), leaf)) in chunks.iter().zip(&leaves).enumerate() {
+                header_bytes.clear();
+                header.encode(&mut header_bytes);
+                insert.execute(params![last + 1, position as i64, source, chunk, leaf, header_bytes])?;
+            }
+            if let Some((chunk, _)) = chunks.last() {
+                tx.execute("UPDATE sources SET watermark = ?2 WHERE epoch = ?1", params![source, chunk])?;
+            }
+            rows::need(tx, (last + 1) as u64)
+        })
+    }
+
+    /// The oldest batch that is not mined: the one whose turn it is.
+    pub(crate) fn front(&self) -> Result<Option<Batch>, LedgerError> {
+        self.read(|tx| rows::one(tx, "WHERE state NOT IN ('MINED', 'FINAL') ORDER BY number LIMIT 1", []))
+    }
+
+    /// Whether a closed batch waits for its signature.
+    pub(crate) fn has_batched(&self) -> Result<bool, LedgerError> {
+        self.read(|tx| Ok(tx.query_row("SELECT EXISTS (SELECT 1 FROM batches WHERE state = 'BATCHED')", [], |row| row.get(0))?))
+    }
+
+    /// The batches that are mined and not final, oldest first.
+    pub(crate) fn mined(&self) -> Result<Vec<Batch>, LedgerError> {
+        self.read(|tx| rows::many(tx, "WHERE state = 'MINED' ORDER BY number", []))
+    }
+
+    /// The batches from `number` on that are thought to be on chain, oldest first.
+    pub(crate) fn on_chain_from(&self, number: u64) -> Result<Vec<Batch>, LedgerError> {
+        let wanted = "WHERE number >= ?1 AND state IN ('MINED', 'FINAL') ORDER BY number";
+        self.read(|tx| rows::many(tx, wanted, params![number as i64]))
+    }
+
+    /// A batch by its number, from 1.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub fn batch(&self, number: u64) -> Result<Option<Batch>, LedgerError> {
+        self.read(|tx| rows::one(tx, "WHERE number = ?1", params![number as i64]))
+    }
+
+    /// The batch with that head.
+    pub(crate) fn batch_of_head(&self, head: &Digest) -> Result<Option<u64>, LedgerError> {
+        self.read(|tx| Ok(rows::one(tx, "WHERE head = ?1", params![head])?.map(|batch| batch.number)))
+    }
+
+    /// The batch that holds a chunk of the source, and where in it.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub fn batch_of_chunk(&self, chunk: i64) -> Result<Option<Place>, LedgerError> {
+        let source = self.source.0 as i64;
+        self.read(|tx| {
+            let sql = "SELECT batch, position, chunk, leaf, header FROM leaves WHERE source = ?1 AND chunk = ?2";
+            let Some(leaf) = tx.query_row(sql, params![source, chunk], Leaf::read).optional()? else {
+                return Ok(None);
+            };
+            Ok(Some(Place { batch: rows::need(tx, leaf.batch)?, leaf }))
+        })
+    }
+
+    /// The leaves of a batch, in their order.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub fn leaves(&self, batch: u64) -> Result<Vec<Leaf>, LedgerError> {
+        self.read(|tx| {
+            let sql = "SELECT batch, position, chunk, leaf, header FROM leaves WHERE batch = ?1 ORDER BY position";
+            let mut statement = tx.prepare_cached(sql)?;
+            let leaves = statement.query_map(params![batch as i64], Leaf::read)?.collect::<Result<_, _>>()?;
+            Ok(leaves)
+        })
+    }
+
+    /// Every transaction signed for a batch, newest first.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub fn transactions(&self, batch: u64) -> Result<Vec<Transaction>, LedgerError> {
+        self.read(|tx| {
+            let sql = "SELECT hash, batch, nonce, raw, fee_cap, tip, gas, signed_at FROM transactions
+                       WHERE batch = ?1 ORDER BY id DESC";
+            let mut statement = tx.prepare_cached(sql)?;
+            let found = statement.query_map(params![batch as i64], Transaction::read)?.collect::<Result<_, _>>()?;
+            Ok(found)
+        })
+    }
+
+    /// The nonce behind those of all batches before `batch`, which a node that lags may not know of.
+    pub(crate) fn nonce_floor(&self, batch: u64) -> Result<u64, LedgerError> {
+        self.read(|tx| {
+            let sql = "SELECT ifnull(max(nonce) + 1, 0) FROM transactions WHERE batch < ?1";
+            let floor: i64 = tx.query_row(sql, params![batch as i64], |row| row.get(0))?;
+            Ok(floor as u64)
+        })
+    }
+
+    /// Keeps a signed transaction, the heads that it builds on and makes, and the progress, in one commit. Only then may
+    /// it be sent.
+    pub(crate) fn sign(&self, signed: &Transaction, entry: &Entry, progress: &Progress) -> Result<(), LedgerError> {
+        self.write(|tx| {
+            tx.execute(
+                "INSERT INTO transactions (hash, batch, nonce, raw, fee_cap, tip, gas, signed_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                params![
+                    signed.hash,
+                    signed.batch as i64,
+                    signed.nonce as i64,
+                    signed.raw,
+                    i64::try_from(signed.fees.cap).unwrap_or(i64::MAX),
+                    i64::try_from(signed.fees.tip).unwrap_or(i64::MAX),
+                    signed.gas as i64,
+                    signed.signed_at
+                ],
+            )?;
+            let sql = "UPDATE batches SET prev = ?2, head = ?3 WHERE number = ?1";
+            tx.execute(sql, params![signed.batch as i64, entry.prev, entry.head()])?;
+            rows::save(tx, signed.batch, progress)
+        })
+    }
+
+    /// Keeps the progress of a batch.
+    pub(crate) fn save(&self, batch: u64, progress: &Progress) -> Result<(), LedgerError> {
+        self.write(|tx| rows::save(tx, batch, progress))
+    }
+
+    /// Batches by state, what waits and what it cost.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub fn standing(&self) -> Result<Standing, LedgerError> {
+        self.read(rows::standing)
+    }
+}

@@ -1,0 +1,41 @@
+//! Every limit of this crate, with its reason.
+
+use std::time::Duration;
+
+/// Chunks of one batch: its leaves are hashed and stored in one go.
+pub(crate) const BATCH_CHUNKS_MAX: usize = 65_536;
+
+/// Confirmations that are counted block by block along parent hashes.
+pub(crate) const DEPTH_MAX: u64 = 256;
+
+/// A transaction that the node does not know is handed to it again after this time.
+pub(crate) const RESEND_AFTER: Duration = Duration::from_secs(15);
+
+/// A transaction that is not mined after this time is replaced by one that pays more.
+pub(crate) const REPLACE_AFTER: Duration = Duration::from_secs(90);
+
+/// How much more a replacement pays, in percent. Nodes ask for ten.
+pub(crate) const REPLACE_PERCENT: u128 = 15;
+
+/// How often a used nonce without a receipt is looked at before it counts as used by somebody else.
+pub(crate) const UNSEEN_MAX: u32 = 3;
+
+/// How often a batch is tried again after its transaction was mined and failed.
+pub(crate) const REVERTS_MAX: u32 = 5;
+
+/// The first and the longest pause after a chain that did not answer, or would not take a transaction.
+pub(crate) const BACKOFF_MIN: Duration = Duration::from_millis(250);
+/// See [`BACKOFF_MIN`].
+pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(30);
+
+/// Gas on top of the estimate, in percent: the first batch of a stream costs more than an estimate made after it.
+pub(crate) const GAS_SPARE_PERCENT: u64 = 25;
+
+/// A proof file: a record's payload fits an MQTT packet, and everything else is small.
+pub const PROOF_BYTES_MAX: usize = 4 << 20;
+
+/// Nodes of one path: a tree of 2^48 leaves is more than anybody has.
+pub(crate) const PATH_NODES_MAX: usize = 48;
+
+/// Connecting to the chain.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

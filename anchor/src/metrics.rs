@@ -1,0 +1,50 @@
+//! What is counted.
+
+use chassis::Registry;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use wire::At;
+
+use crate::ledger::Standing;
+use crate::machine::State;
+
+/// The metrics of one worker.
+#[derive(Debug, Clone)]
+pub(crate) struct Metrics {
+    batches: Family<[(&'static str, &'static str); 1], Gauge>,
+    oldest_open_seconds: Gauge,
+    /// Chunks that were read from the source and are in no batch yet.
+    pub chunks_waiting: Gauge,
+    /// 1 while the chain does not answer.
+    pub chain_away: Gauge,
+    /// 1 while something needs a person: no funds, another chain, a foreign head.
+    pub alarm: Gauge,
+    /// Batches that were in a block that vanished.
+    pub vanished: Counter,
+    /// Transactions handed to a node, again or for the first time.
+    pub sent: Counter,
+}
+
+impl Metrics {
+    pub fn new(registry: &Registry) -> Self {
+        Self {
+            batches: registry.register("anchor_batches", "Batches by state", Family::default()),
+            oldest_open_seconds: registry.gauge("anchor_oldest_open_seconds", "Age of the oldest batch that is not final"),
+            chunks_waiting: registry.gauge("anchor_chunks_waiting", "Chunks read and not yet in a batch"),
+            chain_away: registry.gauge("anchor_chain_away", "1 while the chain does not answer"),
+            alarm: registry.gauge("anchor_alarm", "1 while anchoring needs a person"),
+            vanished: registry.counter("anchor_batches_vanished", "Batches whose block was reorganised away"),
+            sent: registry.counter("anchor_transactions_sent", "Transactions handed to a node, repetitions included"),
+        }
+    }
+
+    pub fn show(&self, standing: &Standing, now: At) {
+        for state in State::ALL {
+            let value = i64::try_from(standing.counts.of(state)).unwrap_or(i64::MAX);
+            self.batches.get_or_create(&[("state", state.as_str())]).set(value);
+        }
+        let age = standing.oldest_open.map_or(0, |since| now.saturating_sub(since).max(0) / 1_000_000_000);
+        self.oldest_open_seconds.set(age);
+    }
+}
