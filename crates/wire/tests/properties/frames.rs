@@ -303,3 +303,32 @@ fn numbers_that_no_database_can_hold_are_refused() {
     };
     assert!(UpFrame::parse(&frame(i64::MAX as u64)).is_ok() && UpFrame::parse(&frame(u64::MAX)).is_err());
 }
+
+#[test]
+fn c5_a_chunk_header_that_contradicts_itself_is_refused() {
+    let good = ChunkHeader {
+        series: "a/b/c".parse().unwrap(),
+        epoch: Epoch(1),
+        intervals: [(1, 3), (5, 5)].into_iter().collect(),
+        at_min: 7,
+        at_max: 7,
+        count: 4,
+        root: [1; 32],
+    };
+    let parsed = |header: ChunkHeader| {
+        let mut out = Vec::new();
+        header.encode(&mut out);
+        ChunkHeader::parse(&out)
+    };
+    assert_eq!(parsed(good.clone()), Ok(good.clone()));
+    for (bad, named) in [
+        (ChunkHeader { count: 5, ..good.clone() }, "count"),
+        (ChunkHeader { count: 0, intervals: Intervals::new(), ..good.clone() }, "intervals"),
+        (ChunkHeader { count: 2, intervals: Intervals::of(0, 1), ..good.clone() }, "intervals"),
+        (ChunkHeader { count: u64::MAX, intervals: Intervals::of(1, u64::MAX), ..good.clone() }, "intervals"),
+        (ChunkHeader { at_min: 8, ..good.clone() }, "at_min"),
+        (ChunkHeader { at_min: -1, ..good }, "at_min"),
+    ] {
+        assert!(matches!(parsed(bad), Err(Fault::Rule { field, .. }) if field == named), "{named}");
+    }
+}
