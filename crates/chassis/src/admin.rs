@@ -61,17 +61,10 @@ impl Admin {
         if !listen.ip().is_loopback() {
             return Err(AdminFault::NotLoopback(listen));
         }
-        let fault = |source| AdminFault::Bind {
-            address: listen,
-            source,
-        };
+        let fault = |source| AdminFault::Bind { address: listen, source };
         let listener = TcpListener::bind(listen).await.map_err(fault)?;
         let address = listener.local_addr().map_err(fault)?;
-        Ok(Self {
-            listener,
-            address,
-            routes: routes(parts),
-        })
+        Ok(Self { listener, address, routes: routes(parts) })
     }
 
     /// The address, with the port that the system gave.
@@ -91,13 +84,7 @@ impl Admin {
 }
 
 fn routes(parts: AdminParts) -> Router {
-    let AdminParts {
-        name,
-        version,
-        registry,
-        readiness,
-        routes,
-    } = parts;
+    let AdminParts { name, version, registry, readiness, routes } = parts;
     let version = Arc::new(format!("{name} {version}\n"));
     Router::new()
         .route("/live", get(|| async { "alive\n" }))
@@ -112,10 +99,7 @@ async fn ready(State(readiness): State<Readiness>) -> impl IntoResponse {
     if waiting.is_empty() {
         return (StatusCode::OK, "ready\n".to_owned());
     }
-    let list = waiting
-        .iter()
-        .map(|(part, why)| format!("{part}: {why}\n"))
-        .collect();
+    let list = waiting.iter().map(|(part, why)| format!("{part}: {why}\n")).collect();
     (StatusCode::SERVICE_UNAVAILABLE, list)
 }
 

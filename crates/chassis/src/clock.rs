@@ -20,10 +20,7 @@ impl<C: Clock> Clock for std::sync::Arc<C> {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "the one place that asks the machine; everybody else takes a Clock"
-    )]
+    #[allow(clippy::disallowed_methods, reason = "the one place that asks the machine; everybody else takes a Clock")]
     fn now(&self) -> i64 {
         match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
             Ok(since) => i64::try_from(since.as_nanos()).unwrap_or(i64::MAX),

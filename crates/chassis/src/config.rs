@@ -51,11 +51,7 @@ pub enum ConfigFault {
 impl ConfigFault {
     /// A fault that an application found when it checked what `load_config` gave it: name the key and the fix.
     pub fn key(key: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self::Key {
-            key: key.into(),
-            origin: "the configuration".to_owned(),
-            problem: problem.into(),
-        }
+        Self::Key { key: key.into(), origin: "the configuration".to_owned(), problem: problem.into() }
     }
 }
 
@@ -67,27 +63,16 @@ pub fn load_config<T: DeserializeOwned>(
     vars: impl IntoIterator<Item = (String, String)>,
 ) -> Result<T, ConfigFault> {
     let text = std::fs::read_to_string(path).map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => ConfigFault::Missing {
-            path: path.to_owned(),
-        },
-        _ => ConfigFault::Unreadable {
-            path: path.to_owned(),
-            source,
-        },
+        io::ErrorKind::NotFound => ConfigFault::Missing { path: path.to_owned() },
+        _ => ConfigFault::Unreadable { path: path.to_owned(), source },
     })?;
     // Parsed alone first, so that a syntax error is told as one.
     let file = Config::builder()
         .add_source(File::from_str(&text, FileFormat::Toml))
         .build()
-        .map_err(|fault| ConfigFault::Syntax {
-            path: path.to_owned(),
-            why: syntax(fault),
-        })?;
+        .map_err(|fault| ConfigFault::Syntax { path: path.to_owned(), why: syntax(fault) })?;
     let overrides = Overrides::read(env_prefix, vars);
-    let place = Place {
-        file: path.display().to_string(),
-        overrides: &overrides,
-    };
+    let place = Place { file: path.display().to_string(), overrides: &overrides };
     Config::builder()
         .add_source(file)
         .add_source(overrides.clone())
@@ -113,16 +98,9 @@ impl Overrides {
         let mut found: Vec<Override> = vars
             .into_iter()
             .filter_map(|(variable, text)| {
-                let key = variable
-                    .strip_prefix(&start)?
-                    .to_lowercase()
-                    .replace(SEPARATOR, ".");
+                let key = variable.strip_prefix(&start)?.to_lowercase().replace(SEPARATOR, ".");
                 let value = toml_or_text(text);
-                Some(Override {
-                    variable,
-                    key,
-                    value,
-                })
+                Some(Override { variable, key, value })
             })
             .collect();
         found.sort_by(|a, b| a.key.cmp(&b.key));
@@ -131,15 +109,8 @@ impl Overrides {
 
     /// The variable that set `key`, or something below or above it.
     fn variable_of(&self, key: &str) -> Option<&str> {
-        let related = |a: &str, b: &str| {
-            a == b
-                || a.strip_prefix(b)
-                    .is_some_and(|rest| rest.starts_with(['.', '[']))
-        };
-        self.0
-            .iter()
-            .find(|o| related(key, &o.key))
-            .map(|o| o.variable.as_str())
+        let related = |a: &str, b: &str| a == b || a.strip_prefix(b).is_some_and(|rest| rest.starts_with(['.', '[']));
+        self.0.iter().find(|o| related(key, &o.key)).map(|o| o.variable.as_str())
     }
 }
 
@@ -149,11 +120,7 @@ impl Source for Overrides {
     }
 
     fn collect(&self) -> Result<Map<String, Value>, ConfigError> {
-        Ok(self
-            .0
-            .iter()
-            .map(|o| (o.key.clone(), Value::new(Some(&o.variable), o.value.clone())))
-            .collect())
+        Ok(self.0.iter().map(|o| (o.key.clone(), Value::new(Some(&o.variable), o.value.clone()))).collect())
     }
 }
 
@@ -178,11 +145,7 @@ impl Place<'_> {
             Some(variable) => format!("environment variable {variable}"),
             None => self.file.clone(),
         };
-        ConfigFault::Key {
-            key,
-            origin,
-            problem,
-        }
+        ConfigFault::Key { key, origin, problem }
     }
 }
 
@@ -192,15 +155,9 @@ fn key_and_problem(fault: ConfigError) -> (String, String) {
             let (inner, problem) = key_and_problem(*error);
             (join(key.unwrap_or_default(), inner), problem)
         }
-        ConfigError::Type {
-            unexpected,
-            expected,
-            key,
-            ..
-        } => (
-            key.unwrap_or_default(),
-            format!("has {unexpected}, but must be {expected}"),
-        ),
+        ConfigError::Type { unexpected, expected, key, .. } => {
+            (key.unwrap_or_default(), format!("has {unexpected}, but must be {expected}"))
+        }
         ConfigError::NotFound(key) => (key, "is missing; add it".to_owned()),
         ConfigError::Message(text) => said_by_serde(&text),
         other => (String::new(), other.to_string()),

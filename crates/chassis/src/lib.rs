@@ -16,6 +16,8 @@ mod stop;
 mod units;
 
 pub use admin::{Admin, AdminFault, AdminParts};
+/// Routes of an admin port, as `axum` has them.
+pub use axum::Router as Routes;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use config::{ConfigFault, load_config};
 pub use exit::Exit;

@@ -59,9 +59,7 @@ impl fmt::Display for Format {
 /// Installs the process-wide subscriber; only `main` calls it. `level` is `info` or a list like `info,broker=debug`.
 pub fn init(format: Format, level: &str) -> Result<(), LogFault> {
     let filter = filter(level)?;
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         Format::Text => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),
         Format::Json => lines.json().flatten_event(true).try_init(),
@@ -70,10 +68,7 @@ pub fn init(format: Format, level: &str) -> Result<(), LogFault> {
 }
 
 fn filter(level: &str) -> Result<EnvFilter, LogFault> {
-    EnvFilter::try_new(level).map_err(|why| LogFault::Level {
-        level: level.to_owned(),
-        why: why.to_string(),
-    })
+    EnvFilter::try_new(level).map_err(|why| LogFault::Level { level: level.to_owned(), why: why.to_string() })
 }
 
 #[cfg(test)]

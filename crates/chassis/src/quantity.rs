@@ -26,20 +26,8 @@ pub enum QuantityFault {
     Span(String),
 }
 
-const SIZES: [(&str, u64); 5] = [
-    ("TiB", 1 << 40),
-    ("GiB", 1 << 30),
-    ("MiB", 1 << 20),
-    ("KiB", 1 << 10),
-    ("B", 1),
-];
-const SPANS: [(&str, u64); 5] = [
-    ("d", 86_400_000),
-    ("h", 3_600_000),
-    ("m", 60_000),
-    ("s", 1_000),
-    ("ms", 1),
-];
+const SIZES: [(&str, u64); 5] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+const SPANS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 impl Size {
     /// The bytes.
@@ -124,10 +112,7 @@ impl FromStr for Span {
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (name, unit) = SIZES
-            .into_iter()
-            .find(|(_, unit)| self.0 != 0 && self.0.is_multiple_of(*unit))
-            .unwrap_or(("B", 1));
+        let (name, unit) = SIZES.into_iter().find(|(_, unit)| self.0 != 0 && self.0.is_multiple_of(*unit)).unwrap_or(("B", 1));
         write!(f, "{}{name}", self.0 / unit)
     }
 }
@@ -163,9 +148,7 @@ impl<'de> Deserialize<'de> for Size {
                 Ok(Size(bytes))
             }
             fn visit_i64<E: de::Error>(self, bytes: i64) -> Result<Size, E> {
-                u64::try_from(bytes)
-                    .map(Size)
-                    .map_err(|_| E::custom(QuantityFault::Size(bytes.to_string())))
+                u64::try_from(bytes).map(Size).map_err(|_| E::custom(QuantityFault::Size(bytes.to_string())))
             }
         }
         deserializer.deserialize_any(Sizes)
@@ -206,14 +189,9 @@ mod tests {
 
     #[test]
     fn sizes_read_and_print() {
-        for (text, bytes) in [
-            ("0", 0),
-            ("100B", 100),
-            ("64KiB", 65_536),
-            (" 512 MiB ", 512 << 20),
-            ("8GiB", 8 << 30),
-            ("1TiB", 1 << 40),
-        ] {
+        for (text, bytes) in
+            [("0", 0), ("100B", 100), ("64KiB", 65_536), (" 512 MiB ", 512 << 20), ("8GiB", 8 << 30), ("1TiB", 1 << 40)]
+        {
             assert_eq!(text.parse::<Size>(), Ok(Size(bytes)), "{text}");
             assert_eq!(Size(bytes).to_string().parse::<Size>(), Ok(Size(bytes)));
         }
@@ -225,14 +203,9 @@ mod tests {
 
     #[test]
     fn spans_read_and_print() {
-        for (text, millis) in [
-            ("250ms", 250),
-            ("30s", 30_000),
-            ("1h30m", 5_400_000),
-            ("1m 5s 7ms", 65_007),
-            ("7d", 604_800_000),
-            ("0s", 0),
-        ] {
+        for (text, millis) in
+            [("250ms", 250), ("30s", 30_000), ("1h30m", 5_400_000), ("1m 5s 7ms", 65_007), ("7d", 604_800_000), ("0s", 0)]
+        {
             let span = Span(Duration::from_millis(millis));
             assert_eq!(text.parse::<Span>(), Ok(span), "{text}");
             assert_eq!(span.to_string().parse::<Span>(), Ok(span));

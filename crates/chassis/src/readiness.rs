@@ -33,15 +33,9 @@ impl Readiness {
         let mut parts = self.parts();
         let id = parts.next;
         parts.next += 1;
-        parts
-            .waiting
-            .insert(id, (name.clone(), "starting".to_owned()));
+        parts.waiting.insert(id, (name.clone(), "starting".to_owned()));
         drop(parts);
-        Latch {
-            name,
-            id,
-            list: self.clone(),
-        }
+        Latch { name, id, list: self.clone() }
     }
 
     /// True when every part is ready.
@@ -86,10 +80,7 @@ mod tests {
         store.ready();
         store.ready();
         uplink.not_ready("cloud refused the password");
-        assert_eq!(
-            readiness.waiting_for(),
-            [("uplink".to_owned(), "cloud refused the password".to_owned())]
-        );
+        assert_eq!(readiness.waiting_for(), [("uplink".to_owned(), "cloud refused the password".to_owned())]);
         uplink.ready();
         assert!(readiness.is_ready());
         uplink.not_ready("disconnected");

@@ -34,12 +34,7 @@ impl Registry {
     }
 
     /// A new histogram with these upper bounds, in the unit that the name says.
-    pub fn histogram(
-        &self,
-        name: &str,
-        help: &str,
-        bounds: impl IntoIterator<Item = f64>,
-    ) -> Histogram {
+    pub fn histogram(&self, name: &str, help: &str, bounds: impl IntoIterator<Item = f64>) -> Histogram {
         self.register(name, help, Histogram::new(bounds))
     }
 
@@ -77,9 +72,7 @@ mod tests {
     #[test]
     fn shows_what_was_registered_by_any_clone() {
         let registry = Registry::new();
-        let counter = registry
-            .clone()
-            .counter("relay_envelopes", "Envelopes taken");
+        let counter = registry.clone().counter("relay_envelopes", "Envelopes taken");
         let seconds = registry.histogram("store_commit_seconds", "Time of a commit", [0.001, 0.01]);
         registry.gauge("outbox_rows", "Rows waiting").set(3);
         counter.inc_by(2);
@@ -89,9 +82,6 @@ mod tests {
         assert!(text.contains("outbox_rows 3"), "{text}");
         assert!(text.contains("store_commit_seconds_bucket{le=\"0.01\"} 1"), "{text}");
         assert!(text.ends_with("# EOF\n"), "{text}");
-        assert_eq!(
-            registry.names(),
-            ["outbox_rows", "relay_envelopes", "store_commit_seconds"]
-        );
+        assert_eq!(registry.names(), ["outbox_rows", "relay_envelopes", "store_commit_seconds"]);
     }
 }

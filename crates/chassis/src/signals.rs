@@ -41,7 +41,7 @@ impl Signals {
     }
 
     /// The next signal; never resolves when no more can come.
-    pub(crate) async fn next(&mut self) {
+    pub async fn next(&mut self) {
         if self.0.recv().await.is_none() {
             std::future::pending::<()>().await;
         }

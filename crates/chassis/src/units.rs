@@ -112,13 +112,8 @@ impl Units {
     }
 
     /// Adds a unit that has `deadline` to stop; then it is cut off and named.
-    pub fn add_with_deadline<F, Fut, E>(
-        &mut self,
-        name: impl Into<String>,
-        policy: Policy,
-        deadline: Duration,
-        mut start: F,
-    ) where
+    pub fn add_with_deadline<F, Fut, E>(&mut self, name: impl Into<String>, policy: Policy, deadline: Duration, mut start: F)
+    where
         F: FnMut(Stop) -> Fut + Send + 'static,
         Fut: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<BoxError>,
@@ -195,13 +190,7 @@ impl Running {
                 let stopper = Stopper::new();
                 let (name, policy, deadline) = (unit.name.clone(), unit.policy, unit.deadline);
                 let abort = tasks.spawn(live(unit, stopper.token()));
-                Handle {
-                    name,
-                    policy,
-                    deadline,
-                    stopper,
-                    abort,
-                }
+                Handle { name, policy, deadline, stopper, abort }
             })
             .collect();
         Self { tasks, handles }
@@ -238,11 +227,7 @@ impl Running {
     }
 
     /// Stops one after the other, the last added first. Gives the names of those that were cut off.
-    async fn stop(
-        &mut self,
-        ending: &mut Ending,
-        signals: &mut Signals,
-    ) -> Result<Vec<String>, UnitsFault> {
+    async fn stop(&mut self, ending: &mut Ending, signals: &mut Signals) -> Result<Vec<String>, UnitsFault> {
         let mut overran = Vec::new();
         while let Some(last) = self.handles.last() {
             let id = last.abort.id();
@@ -304,10 +289,8 @@ async fn live(mut unit: Unit, stop: Stop) -> Result<(), String> {
     loop {
         // In a set of its own: a panic comes back as a value, and an abort of this task takes it along.
         let mut attempt = JoinSet::new();
-        let life = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            (unit.start)(stop.clone())
-        }))
-        .map_err(|panic| panic_message(&*panic))?;
+        let life = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (unit.start)(stop.clone())))
+            .map_err(|panic| panic_message(&*panic))?;
         attempt.spawn(life);
         let why = match attempt.join_next().await {
             None | Some(Ok(Ok(()))) => return Ok(()),
@@ -321,10 +304,7 @@ async fn live(mut unit: Unit, stop: Stop) -> Result<(), String> {
         failures.push_back(now);
         failures.retain(|at| now.duration_since(*at) < within);
         if failures.len() > times as usize {
-            return Err(format!(
-                "{why} (failure {} within {within:?})",
-                failures.len()
-            ));
+            return Err(format!("{why} (failure {} within {within:?})", failures.len()));
         }
         if stop.is_stopped() {
             return Err(why);

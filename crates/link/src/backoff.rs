@@ -30,12 +30,7 @@ pub enum BackoffFault {
 impl Default for Backoff {
     /// 200 ms to 30 s, each pause shortened by up to a half.
     fn default() -> Self {
-        Self {
-            min: Duration::from_millis(200),
-            max: Duration::from_secs(30),
-            jitter: 0.5,
-            next: Duration::from_millis(200),
-        }
+        Self { min: Duration::from_millis(200), max: Duration::from_secs(30), jitter: 0.5, next: Duration::from_millis(200) }
     }
 }
 
@@ -51,12 +46,7 @@ impl Backoff {
         if !(0.0..=1.0).contains(&jitter) {
             return Err(BackoffFault::Jitter);
         }
-        Ok(Self {
-            min,
-            max,
-            jitter,
-            next: min,
-        })
+        Ok(Self { min, max, jitter, next: min })
     }
 
     /// The next pause. The doubling happens here, the randomness is the caller's.
@@ -91,22 +81,10 @@ mod tests {
     #[test]
     fn refuses_values_that_make_no_backoff() {
         let ms = Duration::from_millis;
-        assert_eq!(
-            Backoff::try_new(ms(0), ms(5), 0.1),
-            Err(BackoffFault::Zero)
-        );
-        assert_eq!(
-            Backoff::try_new(ms(6), ms(5), 0.1),
-            Err(BackoffFault::Order)
-        );
-        assert_eq!(
-            Backoff::try_new(ms(1), ms(5), 1.1),
-            Err(BackoffFault::Jitter)
-        );
-        assert_eq!(
-            Backoff::try_new(ms(1), ms(5), f64::NAN),
-            Err(BackoffFault::Jitter)
-        );
+        assert_eq!(Backoff::try_new(ms(0), ms(5), 0.1), Err(BackoffFault::Zero));
+        assert_eq!(Backoff::try_new(ms(6), ms(5), 0.1), Err(BackoffFault::Order));
+        assert_eq!(Backoff::try_new(ms(1), ms(5), 1.1), Err(BackoffFault::Jitter));
+        assert_eq!(Backoff::try_new(ms(1), ms(5), f64::NAN), Err(BackoffFault::Jitter));
     }
 
     #[test]
@@ -114,11 +92,7 @@ mod tests {
         let ms = Duration::from_millis;
         let mut backoff = Backoff::try_new(ms(10), ms(50), 0.0).unwrap();
         let mut rng = StdRng::seed_from_u64(1);
-        let mut pauses = || {
-            (0..5)
-                .map(|_| backoff.pause(&mut rng))
-                .collect::<Vec<_>>()
-        };
+        let mut pauses = || (0..5).map(|_| backoff.pause(&mut rng)).collect::<Vec<_>>();
         assert_eq!(pauses(), [ms(10), ms(20), ms(40), ms(50), ms(50)]);
         backoff.reset();
         assert_eq!(backoff.pause(&mut rng), ms(10));
@@ -129,9 +103,7 @@ mod tests {
         let ms = Duration::from_millis;
         let mut rng = StdRng::seed_from_u64(7);
         let backoff = Backoff::try_new(ms(100), ms(100), 0.5).unwrap();
-        let pauses: Vec<_> = (0..1000)
-            .map(|_| backoff.jittered(ms(100), &mut rng))
-            .collect();
+        let pauses: Vec<_> = (0..1000).map(|_| backoff.jittered(ms(100), &mut rng)).collect();
         assert!(pauses.iter().all(|p| *p >= ms(50) && *p <= ms(100)));
         assert!(pauses.iter().any(|p| *p < ms(60)) && pauses.iter().any(|p| *p > ms(90)));
     }

@@ -1,19 +1,26 @@
 //! The handle that callers hold.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
-use crate::{LinkConfig, Message, PublishError, Qos, Received, SubscribeError};
+use crate::driver;
+use crate::inbox::{self, Incoming};
+use crate::message::{Message, Qos};
+use crate::mqtt;
+use crate::session::Session;
+use crate::shared::{Closing, Shared};
+use crate::{LinkConfig, PublishError, SubscribeError};
 
 /// How the link stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkState {
-    /// An attempt is under way, or the first one is still to come.
+    /// The first attempt is under way, or the connection has just ended. Later attempts show why the last one failed.
     Connecting,
     /// Connected, and every remembered filter is subscribed, save those the peer refused.
     Connected {
@@ -42,20 +49,13 @@ impl LinkState {
 }
 
 /// One link to one peer; clones share it. It ends with [`Link::close`] or when the last clone is dropped.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Link {
-    state: Arc<watch::Sender<LinkState>>,
-    connected: Arc<watch::Sender<bool>>,
+    shared: Arc<Shared>,
+    close: Arc<watch::Sender<bool>>,
 }
 
-/// What the peer sends us, in order. The queue is bounded by count and bytes; when it is full the connection waits up
-/// to the keep-alive time for room and is then ended, because a reader that stands still would also hold up acknowledgements.
-#[derive(Debug)]
-pub struct Incoming {
-    queue: mpsc::Receiver<Received>,
-}
-
-/// The future of one acknowledgement.
+/// The future of one acknowledgement. Dropping it takes nothing back.
 #[derive(Debug)]
 #[must_use = "a publish is done when its ticket says so"]
 pub struct Ticket {
@@ -64,64 +64,118 @@ pub struct Ticket {
 
 impl Link {
     /// Starts the link's task on the current tokio runtime; returns at once, connected or not.
-    pub fn start(_config: LinkConfig) -> (Self, Incoming) {
-        let (_, queue) = mpsc::channel(1);
-        let state = Arc::new(watch::Sender::new(LinkState::Connecting));
-        let connected = Arc::new(watch::Sender::new(false));
-        (Self { state, connected }, Incoming { queue })
+    pub fn start(config: LinkConfig) -> (Self, Incoming) {
+        let (inbox, incoming) = inbox::inbox(config.incoming_max, config.incoming_bytes_max);
+        let shared = Arc::new(Shared::new());
+        let close = watch::Sender::new(false);
+        let closing = Closing(close.subscribe());
+        tokio::spawn(driver::drive(config, shared.clone(), inbox, closing));
+        let close = Arc::new(close);
+        (Self { shared, close }, incoming)
     }
 
     /// Publishes at QoS 1 and waits for the PUBACK.
-    pub async fn publish(
-        &self,
-        topic: impl Into<String>,
-        payload: impl Into<Bytes>,
-    ) -> Result<(), PublishError> {
+    pub async fn publish(&self, topic: impl Into<String>, payload: impl Into<Bytes>) -> Result<(), PublishError> {
         self.enqueue(topic, payload).await?.await
     }
 
     /// Hands a QoS 1 publish over, in order; waits for a connection and for room in the window, not for the PUBACK.
-    pub async fn enqueue(
-        &self,
-        topic: impl Into<String>,
-        payload: impl Into<Bytes>,
-    ) -> Result<Ticket, PublishError> {
+    pub async fn enqueue(&self, topic: impl Into<String>, payload: impl Into<Bytes>) -> Result<Ticket, PublishError> {
         self.send(Message::new(topic, payload)).await
     }
 
     /// [`Link::enqueue`] for a message with MQTT 5 properties or the retain flag.
-    pub async fn send(&self, _message: Message) -> Result<Ticket, PublishError> {
-        Err(PublishError::Closed)
+    pub async fn send(&self, message: Message) -> Result<Ticket, PublishError> {
+        let properties = mqtt::properties(&message).map_err(PublishError::Invalid)?;
+        loop {
+            let session = self.session().await?;
+            let Ok(room) = session.room().await else {
+                continue;
+            };
+            match session.publish(&message, properties.clone(), room) {
+                Ok(ticket) => return Ok(ticket),
+                Err(Some(fault)) => return Err(fault),
+                // Ended in between: nothing was sent, so the next connection may have it.
+                Err(None) => {}
+            }
+        }
     }
 
-    /// Subscribes and remembers the filter. Connected: waits for the SUBACK. Not connected: returns at once, and the
-    /// filter is subscribed before [`Link::connected`] says true.
-    pub async fn subscribe(
-        &self,
-        _filter: impl Into<String>,
-        _qos: Qos,
-    ) -> Result<(), SubscribeError> {
-        Err(SubscribeError::Closed)
+    /// Subscribes and remembers the filter. Connected: waits for the SUBACK; a refused filter is not remembered. Not
+    /// connected: returns at once, and the filter is subscribed before [`Link::connected`] says true.
+    pub async fn subscribe(&self, filter: impl Into<String>, qos: Qos) -> Result<(), SubscribeError> {
+        let filter = filter.into();
+        let plain = match filter.strip_prefix("$share/") {
+            Some(rest) => rest.split_once('/').map_or("", |(_, filter)| filter),
+            None => &filter,
+        };
+        if !wire::filter::valid_filter(plain) {
+            let why = "it is empty, too long or has a wildcard where none may be";
+            return Err(SubscribeError::Invalid(why));
+        }
+        if *self.close.borrow() {
+            return Err(SubscribeError::Closed);
+        }
+        let _one = self.shared.subscribing.lock().await;
+        let Some(session) = self.shared.remember(&filter, qos) else {
+            return Ok(());
+        };
+        let Ok(answer) = session.subscribe(&[(filter.clone(), qos)]) else {
+            return Ok(());
+        };
+        match answer.await.as_deref() {
+            Ok([code]) if *code >= 0x80 => {
+                self.shared.forget(&filter);
+                Err(SubscribeError::Refused { reason_code: *code })
+            }
+            // Answered well, or the connection ended: the next one subscribes it.
+            _ => Ok(()),
+        }
     }
 
     /// True while connected and subscribed.
     pub fn connected(&self) -> watch::Receiver<bool> {
-        self.connected.subscribe()
+        self.shared.connected.subscribe()
     }
 
     /// How the link stands and why.
     pub fn state(&self) -> watch::Receiver<LinkState> {
-        self.state.subscribe()
+        self.shared.state.subscribe()
     }
 
-    /// Says goodbye to the peer and ends the link; unacknowledged tickets resolve to [`PublishError::Lost`].
-    pub async fn close(self) {}
+    /// Says goodbye to the peer and ends the link for all clones. Tickets without an acknowledgement resolve to
+    /// [`PublishError::Lost`]: wait for those you care about first.
+    pub async fn close(self) {
+        self.close.send_replace(true);
+        let mut state = self.shared.state.subscribe();
+        // The task never goes without saying so.
+        let _ = state.wait_for(|state| *state == LinkState::Closed).await;
+    }
+
+    async fn session(&self) -> Result<Arc<Session>, PublishError> {
+        let mut current = self.shared.current.subscribe();
+        let mut closing = Closing(self.close.subscribe());
+        tokio::select! {
+            biased;
+            () = closing.asked() => Err(PublishError::Closed),
+            session = current.wait_for(Option::is_some) => {
+                let session = session.ok().and_then(|session| session.clone());
+                session.ok_or(PublishError::Closed)
+            }
+        }
+    }
 }
 
-impl Incoming {
-    /// The next message; `None` when the link was closed.
-    pub async fn next(&mut self) -> Option<Received> {
-        self.queue.recv().await
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.shared.state.borrow();
+        f.debug_struct("Link").field("state", &*state).finish()
+    }
+}
+
+impl Ticket {
+    pub(crate) fn new(answer: oneshot::Receiver<Result<(), PublishError>>) -> Self {
+        Self { answer }
     }
 }
 
@@ -129,8 +183,6 @@ impl Future for Ticket {
     type Output = Result<(), PublishError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.answer)
-            .poll(cx)
-            .map(|answer| answer.unwrap_or(Err(PublishError::Lost)))
+        Pin::new(&mut self.answer).poll(cx).map(|answer| answer.unwrap_or(Err(PublishError::Lost)))
     }
 }

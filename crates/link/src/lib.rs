@@ -7,13 +7,20 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
 mod backoff;
+mod connection;
+mod driver;
 mod fault;
 mod handle;
+mod inbox;
 mod message;
+mod mqtt;
+mod session;
 mod settings;
+mod shared;
 
 pub use backoff::{Backoff, BackoffFault};
 pub use fault::{PublishError, SubscribeError, reason_text};
-pub use handle::{Incoming, Link, LinkState, Ticket};
+pub use handle::{Link, LinkState, Ticket};
+pub use inbox::Incoming;
 pub use message::{Message, Qos, Received};
 pub use settings::{Credentials, KEEP_ALIVE_MIN, LinkConfig};

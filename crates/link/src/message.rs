@@ -22,11 +22,7 @@ pub struct Message {
 impl Message {
     /// A plain message.
     pub fn new(topic: impl Into<String>, payload: impl Into<Bytes>) -> Self {
-        Self {
-            topic: topic.into(),
-            payload: payload.into(),
-            ..Self::default()
-        }
+        Self { topic: topic.into(), payload: payload.into(), ..Self::default() }
     }
 
     /// Asks for an answer at `topic`, marked with `correlation`.
@@ -45,9 +41,7 @@ impl Message {
     }
 
     pub(crate) fn is_plain(&self) -> bool {
-        self.response_topic.is_none()
-            && self.correlation_data.is_none()
-            && self.user_properties.is_empty()
+        self.response_topic.is_none() && self.correlation_data.is_none() && self.user_properties.is_empty()
     }
 }
 

@@ -28,6 +28,8 @@ pub struct LinkConfig {
     pub packet_bytes_max: u32,
     /// How long TCP connect, CONNECT, CONNACK and the re-subscription may take together.
     pub connect_timeout: Duration,
+    /// A peer that acknowledges nothing for this long, while publishes wait for it, is taken for dead.
+    pub ack_timeout: Duration,
     /// Pauses between attempts.
     pub backoff: Backoff,
     /// Pause (before jitter) after the peer refused us by name: wrong password, not authorised, banned, taken over.
@@ -52,6 +54,7 @@ impl LinkConfig {
             inflight_max: 200,
             packet_bytes_max: 16 * 1024 * 1024 + 64 * 1024,
             connect_timeout: Duration::from_secs(10),
+            ack_timeout: Duration::from_secs(60),
             backoff: Backoff::default(),
             refused_retry: Duration::from_secs(30),
             incoming_max: 1024,
@@ -62,21 +65,14 @@ impl LinkConfig {
 
     /// The same with a user name and a password.
     #[must_use]
-    pub fn with_credentials(
-        mut self,
-        user: impl Into<String>,
-        password: impl Into<String>,
-    ) -> Self {
-        self.credentials = Some(Credentials {
-            user: user.into(),
-            password: password.into(),
-        });
+    pub fn with_credentials(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
+        self.credentials = Some(Credentials { user: user.into(), password: password.into() });
         self
     }
 
     /// `host:port`, with the brackets that an IPv6 address needs.
     pub fn address(&self) -> String {
-        if self.host.contains(':') {
+        if self.host.contains(':') && !self.host.starts_with('[') {
             format!("[{}]:{}", self.host, self.port)
         } else {
             format!("{}:{}", self.host, self.port)

@@ -61,21 +61,11 @@ impl Anvil {
         let mut child = Child::spawn(binary, options.arguments(), &[]);
         let port = child
             .line(START_DEADLINE, "Listening on", |line| {
-                line.strip_prefix("Listening on ")?
-                    .rsplit(':')
-                    .next()?
-                    .trim()
-                    .parse()
-                    .ok()
+                line.strip_prefix("Listening on ")?.rsplit(':').next()?.trim().parse().ok()
             })
             .await;
         let lines = child.stdout();
-        Self {
-            child,
-            port,
-            addresses: numbered(&lines, "Available Accounts"),
-            keys: numbered(&lines, "Private Keys"),
-        }
+        Self { child, port, addresses: numbered(&lines, "Available Accounts"), keys: numbered(&lines, "Private Keys") }
     }
 
     /// Address of its JSON-RPC, e.g. `http://127.0.0.1:40123`.
@@ -144,12 +134,7 @@ pub fn binary() -> Result<PathBuf, NoAnvil> {
     let named = std::env::var_os(VARIABLE).map(PathBuf::from);
     let on_path = std::env::var_os("PATH").unwrap_or_default();
     let on_path = std::env::split_paths(&on_path).map(|folder| folder.join("anvil"));
-    named
-        .into_iter()
-        .chain(on_path)
-        .chain(installed())
-        .find(|path| path.is_file())
-        .ok_or(NoAnvil)
+    named.into_iter().chain(on_path).chain(installed()).find(|path| path.is_file()).ok_or(NoAnvil)
 }
 
 /// `target/npm/node_modules/@foundry-rs/anvil-linux-*/bin/anvil` of this workspace.

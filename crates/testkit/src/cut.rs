@@ -60,20 +60,13 @@ impl CutLink {
     /// # Panics
     /// When there is no free loopback port.
     pub async fn start(server: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0")
-            .await
-            .expect("a free loopback port");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free loopback port");
         let address = listener.local_addr().expect("a bound listener");
         let condition = watch::Sender::new(Condition::default());
         let counts = Arc::new(Counts::default());
         let task = accept(listener, server, condition.subscribe(), counts.clone());
         let accepting = tokio::spawn(task).abort_handle();
-        Self {
-            address,
-            condition,
-            counts,
-            accepting,
-        }
+        Self { address, condition, counts, accepting }
     }
 
     /// Where clients connect.
@@ -110,10 +103,7 @@ impl CutLink {
     /// Bytes go both ways at once again; what waited goes first.
     pub fn heal(&self) {
         self.condition.send_modify(|c| {
-            *c = Condition {
-                generation: c.generation,
-                ..Condition::default()
-            };
+            *c = Condition { generation: c.generation, ..Condition::default() };
         });
     }
 
@@ -136,12 +126,7 @@ impl Drop for CutLink {
     }
 }
 
-async fn accept(
-    listener: TcpListener,
-    server: SocketAddr,
-    condition: watch::Receiver<Condition>,
-    counts: Arc<Counts>,
-) {
+async fn accept(listener: TcpListener, server: SocketAddr, condition: watch::Receiver<Condition>, counts: Arc<Counts>) {
     while let Ok((client, _)) = listener.accept().await {
         counts.accepted.fetch_add(1, Ordering::SeqCst);
         if condition.borrow().refuses {
@@ -157,12 +142,7 @@ async fn accept(
     }
 }
 
-async fn carry(
-    client: TcpStream,
-    server: TcpStream,
-    mut condition: watch::Receiver<Condition>,
-    counts: Arc<Counts>,
-) {
+async fn carry(client: TcpStream, server: TcpStream, mut condition: watch::Receiver<Condition>, counts: Arc<Counts>) {
     let generation = condition.borrow().generation;
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (from_client, to_client) = client.into_split();

@@ -99,10 +99,7 @@ pub fn take(buffer: &mut BytesMut, level: u8) -> Result<Option<Packet>, Malforme
     Ok(Some(match first >> 4 {
         1 => Packet::Connect(connect(&mut body)?),
         3 => Packet::Publish(publish(first, &mut body, v5)?),
-        4 => Packet::PubAck {
-            pkid: u16_of(&mut body)?,
-            code: if body.has_remaining() { body.get_u8() } else { 0 },
-        },
+        4 => Packet::PubAck { pkid: u16_of(&mut body)?, code: if body.has_remaining() { body.get_u8() } else { 0 } },
         8 => {
             let pkid = u16_of(&mut body)?;
             skip_properties(&mut body, v5)?;
@@ -161,25 +158,12 @@ fn connect(body: &mut Bytes) -> Result<Connect, Malformed> {
     }
     let user = (flags & 0x80 != 0).then(|| text(body)).transpose()?;
     let password = (flags & 0x40 != 0).then(|| binary(body)).transpose()?;
-    Ok(Connect {
-        level,
-        client_id,
-        clean: flags & 0x02 != 0,
-        keep_alive,
-        user,
-        password,
-    })
+    Ok(Connect { level, client_id, clean: flags & 0x02 != 0, keep_alive, user, password })
 }
 
 fn publish(first: u8, body: &mut Bytes, v5: bool) -> Result<Publish, Malformed> {
     let qos = (first >> 1) & 3;
-    let mut packet = Publish {
-        topic: text(body)?,
-        qos,
-        dup: first & 0x08 != 0,
-        retain: first & 0x01 != 0,
-        ..Publish::default()
-    };
+    let mut packet = Publish { topic: text(body)?, qos, dup: first & 0x08 != 0, retain: first & 0x01 != 0, ..Publish::default() };
     if qos > 0 {
         packet.pkid = u16_of(body)?;
     }
@@ -412,9 +396,7 @@ mod tests {
 
     #[test]
     fn reads_a_connect_with_credentials() {
-        let mut bytes = BytesMut::from(
-            &b"\x10\x1a\x00\x04MQTT\x05\xc2\x00\x14\x00\x00\x02id\x00\x02me\x00\x05s3cre"[..],
-        );
+        let mut bytes = BytesMut::from(&b"\x10\x1a\x00\x04MQTT\x05\xc2\x00\x14\x00\x00\x02id\x00\x02me\x00\x05s3cre"[..]);
         bytes[1] = (bytes.len() - 2) as u8;
         let Ok(Some(Packet::Connect(connect))) = take(&mut bytes, 0) else {
             panic!("not a CONNECT");

@@ -25,8 +25,10 @@ pub enum Answer {
     Drop,
 }
 
-type OnPublish = Arc<dyn Fn(usize, &Publish) -> Answer + Send + Sync>;
-type OnSubscribe = Arc<dyn Fn(&str) -> u8 + Send + Sync>;
+/// From the number of a publish and the publish to its answer.
+pub type OnPublish = Arc<dyn Fn(usize, &Publish) -> Answer + Send + Sync>;
+/// From a filter to its SUBACK code.
+pub type OnSubscribe = Arc<dyn Fn(&str) -> u8 + Send + Sync>;
 
 /// How a peer behaves; changed at any time with [`Peer::script`].
 #[derive(Clone)]
@@ -45,8 +47,10 @@ pub struct Script {
     pub reads: bool,
     /// Whether what was seen is remembered; off for measurements.
     pub remembers: bool,
-    on_publish: OnPublish,
-    on_subscribe: OnSubscribe,
+    /// What a publish gets; set it with [`Script::publishes`] or [`Script::on_publish`].
+    pub on_publish: OnPublish,
+    /// What a filter gets; set it with [`Script::on_subscribe`].
+    pub on_subscribe: OnSubscribe,
 }
 
 impl Default for Script {
@@ -75,10 +79,7 @@ impl Script {
 
     /// `answer` gets the number of the publish (from 0, over all connections) and the publish.
     #[must_use]
-    pub fn on_publish(
-        mut self,
-        answer: impl Fn(usize, &Publish) -> Answer + Send + Sync + 'static,
-    ) -> Self {
+    pub fn on_publish(mut self, answer: impl Fn(usize, &Publish) -> Answer + Send + Sync + 'static) -> Self {
         self.on_publish = Arc::new(answer);
         self
     }
@@ -127,11 +128,7 @@ struct Held {
 enum Word {
     Hang,
     Say(Publish),
-    Ack {
-        connection: usize,
-        pkid: u16,
-        code: u8,
-    },
+    Ack { connection: usize, pkid: u16, code: u8 },
     Disconnect(u8),
 }
 
@@ -145,9 +142,7 @@ impl Peer {
     /// # Panics
     /// When there is none.
     pub async fn start(script: Script) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0")
-            .await
-            .expect("a free loopback port");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free loopback port");
         Self::on(listener, script)
     }
 
@@ -156,9 +151,7 @@ impl Peer {
     /// # Panics
     /// When the address can't be had.
     pub async fn start_at(address: SocketAddr, script: Script) -> Self {
-        let listener = TcpListener::bind(address)
-            .await
-            .unwrap_or_else(|fault| panic!("can't listen on {address}: {fault}"));
+        let listener = TcpListener::bind(address).await.unwrap_or_else(|fault| panic!("can't listen on {address}: {fault}"));
         Self::on(listener, script)
     }
 
@@ -174,11 +167,7 @@ impl Peer {
             words: broadcast::Sender::new(65_536),
         });
         let accepting = tokio::spawn(accept(listener, shared.clone())).abort_handle();
-        Self {
-            address,
-            shared,
-            accepting,
-        }
+        Self { address, shared, accepting }
     }
 
     /// Where it listens.
@@ -188,9 +177,7 @@ impl Peer {
 
     /// Changes the behaviour from now on.
     pub fn script(&self, change: impl FnOnce(Script) -> Script) {
-        self.shared
-            .script
-            .send_modify(|script| *script = change(script.clone()));
+        self.shared.script.send_modify(|script| *script = change(script.clone()));
     }
 
     /// Everything seen so far.
@@ -219,11 +206,7 @@ impl Peer {
             _ => None,
         };
         let seen = lock(&self.shared.seen);
-        seen.iter()
-            .filter_map(of)
-            .flatten()
-            .map(|(filter, _)| filter)
-            .collect()
+        seen.iter().filter_map(of).flatten().map(|(filter, _)| filter).collect()
     }
 
     /// Connections accepted so far.
@@ -248,11 +231,7 @@ impl Peer {
     pub fn release(&self, places: &[usize], code: u8) {
         for place in places {
             let held = lock(&self.shared.held).remove(*place);
-            self.say(Word::Ack {
-                connection: held.connection,
-                pkid: held.pkid,
-                code,
-            });
+            self.say(Word::Ack { connection: held.connection, pkid: held.pkid, code });
         }
     }
 
@@ -322,11 +301,7 @@ struct Talk<'a> {
 }
 
 impl Talk<'_> {
-    async fn run(
-        mut self,
-        mut socket: TcpStream,
-        mut words: broadcast::Receiver<Word>,
-    ) -> std::io::Result<()> {
+    async fn run(mut self, mut socket: TcpStream, mut words: broadcast::Receiver<Word>) -> std::io::Result<()> {
         socket.set_nodelay(true)?;
         let (mut reader, mut writer) = socket.split();
         let mut buffer = BytesMut::with_capacity(256 * 1024);
@@ -368,11 +343,7 @@ impl Talk<'_> {
             Word::Say(publish) if self.let_in => {
                 packet::put_publish(&mut self.out, self.level, &publish);
             }
-            Word::Ack {
-                connection,
-                pkid,
-                code,
-            } if connection == self.connection => {
+            Word::Ack { connection, pkid, code } if connection == self.connection => {
                 packet::puback(&mut self.out, self.level, pkid, code);
             }
             Word::Disconnect(code) => {
@@ -389,19 +360,13 @@ impl Talk<'_> {
     /// False ends the connection.
     fn answer(&mut self, packet: Packet, script: &Script) -> bool {
         if script.remembers {
-            lock(&self.shared.seen).push(Seen {
-                connection: self.connection,
-                packet: packet.clone(),
-            });
+            lock(&self.shared.seen).push(Seen { connection: self.connection, packet: packet.clone() });
         }
         match packet {
             Packet::Connect(connect) => return self.connect(&connect, script),
             Packet::Publish(publish) => return self.publish(&publish, script),
             Packet::Subscribe { pkid, filters } => {
-                let codes: Vec<u8> = filters
-                    .iter()
-                    .map(|(filter, _)| (script.on_subscribe)(filter))
-                    .collect();
+                let codes: Vec<u8> = filters.iter().map(|(filter, _)| (script.on_subscribe)(filter)).collect();
                 packet::suback(&mut self.out, self.level, pkid, &codes, false);
             }
             Packet::Unsubscribe { pkid, filters } => {
@@ -423,7 +388,11 @@ impl Talk<'_> {
         let given = (connect.user.as_deref(), connect.password.as_deref());
         let code = match &script.login {
             Some((user, password)) if given != (Some(user), Some(password.as_bytes())) => {
-                if self.level == 5 { 0x86 } else { 4 }
+                if self.level == 5 {
+                    0x86
+                } else {
+                    4
+                }
             }
             _ => script.connack,
         };
@@ -442,10 +411,7 @@ impl Talk<'_> {
             Answer::Refuse(code) => {
                 packet::puback(&mut self.out, self.level, publish.pkid, code);
             }
-            Answer::Hold => lock(&self.shared.held).push(Held {
-                connection: self.connection,
-                pkid: publish.pkid,
-            }),
+            Answer::Hold => lock(&self.shared.held).push(Held { connection: self.connection, pkid: publish.pkid }),
             Answer::Drop => return false,
         }
         true

@@ -57,35 +57,18 @@ impl Child {
             .stderr(Stdio::piped())
             .process_group(0)
             .kill_on_drop(true);
-        let mut child = command
-            .spawn()
-            .unwrap_or_else(|fault| panic!("can't start {}: {fault}", program.display()));
-        let group = child
-            .id()
-            .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?))
-            .expect("a process that was just spawned has an id");
-        let output = Output {
-            lines: Arc::new(Mutex::new(Lines {
-                open: 2,
-                ..Lines::default()
-            })),
-            grown: watch::Sender::new(()),
-        };
+        let mut child = command.spawn().unwrap_or_else(|fault| panic!("can't start {}: {fault}", program.display()));
+        let group =
+            child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)).expect("a process that was just spawned has an id");
+        let output = Output { lines: Arc::new(Mutex::new(Lines { open: 2, ..Lines::default() })), grown: watch::Sender::new(()) };
         if let Some(stdout) = child.stdout.take() {
             tokio::spawn(output.clone().collect(stdout, true));
         }
         if let Some(stderr) = child.stderr.take() {
             tokio::spawn(output.clone().collect(stderr, false));
         }
-        let name = program
-            .file_name()
-            .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        Self {
-            name,
-            child,
-            group,
-            output,
-        }
+        let name = program.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        Self { name, child, group, output }
     }
 
     /// Its process id.
@@ -97,12 +80,7 @@ impl Child {
     ///
     /// # Panics
     /// When the deadline passes or the output ends first; the panic shows the last lines.
-    pub async fn line<T>(
-        &mut self,
-        deadline: Duration,
-        what: &str,
-        mut wanted: impl FnMut(&str) -> Option<T>,
-    ) -> T {
+    pub async fn line<T>(&mut self, deadline: Duration, what: &str, mut wanted: impl FnMut(&str) -> Option<T>) -> T {
         let mut grown = self.output.grown.subscribe();
         let mut next = 0;
         let search = async {
@@ -126,11 +104,7 @@ impl Child {
         match timeout(deadline, search).await {
             Ok(Some(found)) => found,
             Ok(None) => panic!("{} ended without: {what}\n{}", self.name, self.output()),
-            Err(_) => panic!(
-                "{} did not say within {deadline:?}: {what}\n{}",
-                self.name,
-                self.output()
-            ),
+            Err(_) => panic!("{} did not say within {deadline:?}: {what}\n{}", self.name, self.output()),
         }
     }
 
@@ -165,11 +139,7 @@ impl Child {
     pub async fn wait(&mut self, deadline: Duration) -> ExitStatus {
         match timeout(deadline, self.child.wait()).await {
             Ok(status) => status.expect("the end of a child"),
-            Err(_) => panic!(
-                "{} did not end within {deadline:?}\n{}",
-                self.name,
-                self.output()
-            ),
+            Err(_) => panic!("{} did not end within {deadline:?}\n{}", self.name, self.output()),
         }
     }
 

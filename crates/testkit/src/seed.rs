@@ -17,9 +17,7 @@ impl Seed {
     /// When the variable is not a number.
     pub fn new() -> Self {
         let seed = match std::env::var(VARIABLE) {
-            Ok(text) => text
-                .parse()
-                .unwrap_or_else(|_| panic!("{VARIABLE}={text} is not a whole number")),
+            Ok(text) => text.parse().unwrap_or_else(|_| panic!("{VARIABLE}={text} is not a whole number")),
             Err(_) => rand::rng().next_u64(),
         };
         Self(seed)

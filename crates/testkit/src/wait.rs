@@ -28,7 +28,9 @@ pub fn wait_until<T, S: Debug>(
                 Ok(Ok(value)) => return value,
                 Ok(Err(state)) => last = Some(state),
                 Err(_) => {
-                    panic!("{caller}: {deadline:?} passed before: {what}; the condition itself did not return; last state: {last:?}")
+                    panic!(
+                        "{caller}: {deadline:?} passed before: {what}; the condition itself did not return; last state: {last:?}"
+                    )
                 }
             }
             if Instant::now() >= end {
@@ -64,9 +66,6 @@ mod tests {
     #[tokio::test(start_paused = true)]
     #[should_panic(expected = "the condition itself did not return")]
     async fn a_condition_that_hangs_is_told() {
-        wait_until(Duration::from_secs(1), "an answer", async || {
-            std::future::pending::<Result<(), ()>>().await
-        })
-        .await;
+        wait_until(Duration::from_secs(1), "an answer", async || std::future::pending::<Result<(), ()>>().await).await;
     }
 }
