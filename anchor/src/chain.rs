@@ -42,6 +42,8 @@ pub struct Block {
     pub hash: Digest,
     /// The hash of the block below.
     pub parent: Digest,
+    /// Its time, in seconds since 1970, as its maker says.
+    pub time: u64,
 }
 
 /// Where a transaction was mined, and what it did.
@@ -139,10 +141,18 @@ impl Chain {
     /// # Errors
     /// [`ChainError`], as all requests.
     pub async fn identity(&self, contract: Address) -> Result<Identity, ChainError> {
-        let chain_id = self.provider.get_chain_id().await?;
+        let chain_id = self.chain_id().await?;
         let genesis = self.block_by_number(0).await?.ok_or_else(|| ChainError::Away("it has no block 0".into()))?;
         let code = self.provider.get_code_at(contract).await?;
         Ok(Identity { chain_id, genesis: genesis.hash, code_hash: *keccak256(code) })
+    }
+
+    /// The chain's id.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub async fn chain_id(&self) -> Result<u64, ChainError> {
+        Ok(self.provider.get_chain_id().await?)
     }
 
     /// The newest block.
@@ -182,7 +192,7 @@ impl Chain {
         let block = self.provider.get_block(id).await?;
         Ok(block.map(|block| {
             let header = block.header();
-            Block { number: header.number(), hash: *header.hash, parent: *header.parent_hash() }
+            Block { number: header.number(), hash: *header.hash, parent: *header.parent_hash(), time: header.timestamp() }
         }))
     }
 

@@ -130,6 +130,7 @@ pub struct Standing {
 pub struct Ledger {
     writer: Mutex<Connection>,
     readers: Readers,
+    party: Party,
     source: Epoch,
     _lock: Lock,
 }
@@ -157,7 +158,7 @@ impl Ledger {
         tx.execute("INSERT INTO sources (epoch, watermark) VALUES (?1, 0) ON CONFLICT DO NOTHING", params![source.0 as i64])?;
         tx.commit()?;
         let readers = Readers::new(path.to_owned(), options(), 2);
-        Ok(Self { writer: Mutex::new(writer), readers, source, _lock: lock })
+        Ok(Self { writer: Mutex::new(writer), readers, party: party.clone(), source, _lock: lock })
     }
 
     fn writer(&self) -> MutexGuard<'_, Connection> {
@@ -175,6 +176,12 @@ impl Ledger {
 
     fn read<T>(&self, read: impl FnOnce(&Tx<'_>) -> Result<T, LedgerError>) -> Result<T, LedgerError> {
         self.readers.read(read)
+    }
+
+    /// Whose ledger this is.
+    #[must_use]
+    pub fn party(&self) -> &Party {
+        &self.party
     }
 
     /// Where this ledger writes to, once it has met its chain.

@@ -1,0 +1,349 @@
+//! The proof of one record: one JSON file that anybody checks with an RPC address alone.
+//!
+//! All byte strings are lower-case hex behind `0x`, and numbers that don't fit a JavaScript number are decimal strings. One
+//! value has one spelling; unknown, missing and repeated fields are refused.
+
+use alloy::primitives::Address;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use wire::digest::Salt;
+use wire::{At, ChunkHeader, Digest, Operation, Record, RecordKey, merkle};
+
+use crate::chain::Mined;
+use crate::hex::{HexBytes, HexWord};
+use crate::ledger::{Ledger, LedgerError, Target};
+use crate::limits::{PATH_NODES_MAX, PROOF_BYTES_MAX};
+use crate::machine::State;
+use crate::party::Party;
+use crate::registry::Entry;
+use crate::rows::Place;
+
+/// The first version of the format; a later one is another word.
+pub const FORMAT: &str = "forebay-proof/1";
+
+/// Why a file is not a proof.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// Too large.
+    #[error("it has {0} bytes; a proof has at most {PROOF_BYTES_MAX}")]
+    Large(usize),
+    /// Not the JSON of a proof.
+    #[error("it is not the JSON of a proof: {0}")]
+    Json(String),
+    /// Another format, or another version of it.
+    #[error("its format is not {FORMAT:?}")]
+    Format,
+    /// A field holds what it can't hold.
+    #[error("{field} {rule}")]
+    Field {
+        /// The field.
+        field: &'static str,
+        /// What it must be.
+        rule: &'static str,
+    },
+}
+
+/// A proof as it is written down. Nothing of it is believed before it is verified.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Proof {
+    format: String,
+    pub(crate) record: RecordPart,
+    pub(crate) chunk: ChunkPart,
+    pub(crate) batch: BatchPart,
+    pub(crate) chain: ChainPart,
+    pub(crate) transaction: TransactionPart,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RecordPart {
+    key: RecordKey,
+    at: Decimal,
+    operation: Operation,
+    payload: HexBytes,
+    salt: HexWord<16>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ChunkPart {
+    header: Header,
+    pub(crate) index: u64,
+    path: Vec<HexWord<32>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BatchPart {
+    prev: HexWord<32>,
+    root: HexWord<32>,
+    first_seq: u64,
+    count: u64,
+    pub(crate) index: u64,
+    path: Vec<HexWord<32>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ChainPart {
+    pub(crate) id: u64,
+    genesis: HexWord<32>,
+    contract: HexWord<20>,
+    code_hash: HexWord<32>,
+    submitter: HexWord<20>,
+    pub(crate) party: Party,
+    stream: HexWord<32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TransactionPart {
+    hash: HexWord<32>,
+    block_number: u64,
+    block_hash: HexWord<32>,
+    log_index: u64,
+}
+
+impl ChunkPart {
+    pub(crate) fn path(&self) -> Vec<Digest> {
+        self.path.iter().map(|node| node.0).collect()
+    }
+}
+
+impl BatchPart {
+    pub(crate) fn path(&self) -> Vec<Digest> {
+        self.path.iter().map(|node| node.0).collect()
+    }
+
+    pub(crate) fn entry(&self) -> Entry {
+        Entry { prev: self.prev.0, root: self.root.0, first_seq: self.first_seq, count: self.count }
+    }
+}
+
+impl ChainPart {
+    pub(crate) fn target(&self) -> Target {
+        Target {
+            identity: crate::chain::Identity { chain_id: self.id, genesis: self.genesis.0, code_hash: self.code_hash.0 },
+            contract: Address::from(self.contract.0),
+            submitter: Address::from(self.submitter.0),
+            stream: self.stream.0,
+            base_head: Digest::default(),
+        }
+    }
+}
+
+impl TransactionPart {
+    /// Whether `mined` is what the proof says.
+    pub(crate) fn is(&self, mined: &Mined) -> bool {
+        (self.hash.0, self.block_number, self.block_hash.0, self.log_index)
+            == (mined.tx, mined.block_number, mined.block_hash, mined.log_index)
+    }
+
+    pub(crate) fn hash(&self) -> Digest {
+        self.hash.0
+    }
+
+    pub(crate) fn block_number(&self) -> u64 {
+        self.block_number
+    }
+
+    pub(crate) fn block_hash(&self) -> Digest {
+        self.block_hash.0
+    }
+}
+
+impl Proof {
+    /// Reads a proof, strictly.
+    ///
+    /// # Errors
+    /// [`Malformed`] says what is wrong with it.
+    pub fn parse(file: &[u8]) -> Result<Self, Malformed> {
+        if file.len() > PROOF_BYTES_MAX {
+            return Err(Malformed::Large(file.len()));
+        }
+        let proof: Self = serde_json::from_slice(file).map_err(|fault| Malformed::Json(fault.to_string()))?;
+        if proof.format != FORMAT {
+            return Err(Malformed::Format);
+        }
+        for (field, path) in [("chunk.path", &proof.chunk.path), ("batch.path", &proof.batch.path)] {
+            if path.len() > PATH_NODES_MAX {
+                return Err(Malformed::Field { field, rule: "must have at most 48 nodes" });
+            }
+        }
+        Ok(proof)
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        // Strings and numbers in named fields: there is nothing in it that JSON can't hold.
+        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+
+    /// The record that the proof is about.
+    #[must_use]
+    pub fn record(&self) -> Record {
+        let RecordPart { key, at, operation, payload, .. } = &self.record;
+        Record { key: key.clone(), at: at.0, operation: *operation, payload: payload.0.clone() }
+    }
+
+    pub(crate) fn salt(&self) -> Salt {
+        self.record.salt.0
+    }
+
+    /// The header of the chunk that holds the record.
+    #[must_use]
+    pub fn header(&self) -> &ChunkHeader {
+        &self.chunk.header.0
+    }
+}
+
+/// A chunk's header, as the hex of its canonical CBOR: these are the bytes that its leaf is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Header(ChunkHeader);
+
+impl Serialize for Header {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut bytes = Vec::new();
+        self.0.encode(&mut bytes);
+        HexBytes(bytes).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let HexBytes(bytes) = HexBytes::deserialize(deserializer)?;
+        ChunkHeader::parse(&bytes).map(Self).map_err(|fault| D::Error::custom(format_args!("a chunk's header: {fault}")))
+    }
+}
+
+/// A time as a decimal string: nanoseconds since 1970 don't fit a JavaScript number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Decimal(At);
+
+impl Serialize for Decimal {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Decimal {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let at = text.parse::<At>().ok().filter(|at| *at >= 0 && at.to_string() == text);
+        at.map(Self).ok_or_else(|| D::Error::custom("expected nanoseconds since 1970 as a decimal string"))
+    }
+}
+
+/// What a proof is made from, beside the ledger: one record of a chunk, and the leaves of all of them. The terminal keeps
+/// those, the cloud computes them again.
+#[derive(Debug, Clone, Copy)]
+pub struct Evidence<'a> {
+    /// The chunk's id in the ledger's source.
+    pub chunk: i64,
+    /// The leaves of its records, in the order of their seqs.
+    pub leaves: &'a [Digest],
+    /// The record's place among them, from 0.
+    pub index: usize,
+    /// The record.
+    pub record: &'a Record,
+    /// Its salt.
+    pub salt: Salt,
+}
+
+/// Why there is no proof, or not yet.
+#[derive(Debug, thiserror::Error)]
+pub enum ProveError {
+    /// The chunk is in no batch yet.
+    #[error("chunk {0} is not in a batch yet")]
+    NotBatched(i64),
+    /// The chunk's batch is not on chain for good yet.
+    #[error("batch {batch} is {}, not yet FINAL", state.as_str())]
+    NotFinal {
+        /// The batch.
+        batch: u64,
+        /// Where it is.
+        state: State,
+    },
+    /// The record is not the leaf at that place: it was changed after anchoring, or the place or salt is wrong.
+    #[error("the record is not leaf {index} of chunk {chunk}")]
+    OtherRecord {
+        /// The chunk.
+        chunk: i64,
+        /// The place.
+        index: usize,
+    },
+    /// The leaves are not those that were anchored.
+    #[error("the leaves of chunk {0} don't make the root that was anchored")]
+    OtherLeaves(i64),
+    /// The ledger's own rows don't make the root that was anchored.
+    #[error("the rows of batch {0} don't make the root that was anchored")]
+    OtherBatch(u64),
+    /// The ledger can't be read.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// Makes the proof of one record whose batch is on chain for good.
+///
+/// # Errors
+/// [`ProveError`]; what is made is checked first, so a proof that comes out holds as far as this side can see.
+pub fn prove(ledger: &Ledger, evidence: &Evidence<'_>) -> Result<Proof, ProveError> {
+    let Evidence { chunk, leaves, index, record, salt } = *evidence;
+    let Place { batch, leaf: place } = ledger.batch_of_chunk(chunk)?.ok_or(ProveError::NotBatched(chunk))?;
+    let not_final = ProveError::NotFinal { batch: batch.number, state: batch.progress.state };
+    let (State::Final, Some(mined), Some(entry), Some(target)) =
+        (batch.progress.state, batch.progress.mined, batch.entry(), ledger.target()?)
+    else {
+        return Err(not_final);
+    };
+    let header = place.header()?;
+    if leaves.get(index) != Some(&wire::digest::leaf(&record.view(), &salt)) {
+        return Err(ProveError::OtherRecord { chunk, index });
+    }
+    if merkle::root(leaves) != header.root {
+        return Err(ProveError::OtherLeaves(chunk));
+    }
+    let siblings: Vec<Digest> = ledger.leaves(batch.number)?.iter().map(|leaf| leaf.digest).collect();
+    if merkle::root(&siblings) != batch.root {
+        return Err(ProveError::OtherBatch(batch.number));
+    }
+    let path = |path: Vec<Digest>| path.into_iter().map(HexWord).collect();
+    Ok(Proof {
+        format: FORMAT.to_owned(),
+        record: RecordPart {
+            key: record.key.clone(),
+            at: Decimal(record.at),
+            operation: record.operation,
+            payload: HexBytes(record.payload.clone()),
+            salt: HexWord(salt),
+        },
+        chunk: ChunkPart { header: Header(header), index: index as u64, path: path(merkle::path(leaves, index)) },
+        batch: BatchPart {
+            prev: HexWord(entry.prev),
+            root: HexWord(entry.root),
+            first_seq: entry.first_seq,
+            count: entry.count,
+            index: place.position,
+            path: path(merkle::path(&siblings, place.position as usize)),
+        },
+        chain: ChainPart {
+            id: target.identity.chain_id,
+            genesis: HexWord(target.identity.genesis),
+            contract: HexWord(target.contract.into_array()),
+            code_hash: HexWord(target.identity.code_hash),
+            submitter: HexWord(target.submitter.into_array()),
+            party: ledger.party().clone(),
+            stream: HexWord(target.stream),
+        },
+        transaction: TransactionPart {
+            hash: HexWord(mined.tx),
+            block_number: mined.block_number,
+            block_hash: HexWord(mined.block_hash),
+            log_index: mined.log_index,
+        },
+    })
+}

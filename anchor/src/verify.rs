@@ -1,0 +1,298 @@
+//! Verifies a proof: first what it says by itself, then that the chain says the same.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use alloy::primitives::Address;
+use wire::{ChunkHeader, Digest, Record, merkle};
+
+use crate::chain::{AddressFault, Chain, ChainError, Identity, Outcome, Written};
+use crate::confirm::is_below;
+use crate::limits;
+use crate::party::Party;
+use crate::proof::{Malformed, Proof};
+use crate::registry;
+
+/// How strictly to verify.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// The account that must have written the batch. Without it, anybody may have: the account is always told.
+    pub submitter: Option<Address>,
+    /// Blocks that must follow where the chain has no finalized block at or above the proof's.
+    pub depth: Option<u64>,
+    /// How long one answer of the chain may take.
+    pub timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { submitter: None, depth: None, timeout: Duration::from_secs(10) }
+    }
+}
+
+/// Why the batch's block can't vanish any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// The chain says that it is final.
+    Finalized,
+    /// So many blocks follow, as was asked for.
+    Blocks(u64),
+}
+
+/// What a verified proof shows: this party held this record at that time, at the latest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified {
+    /// The record.
+    pub record: Record,
+    /// The chunk that holds it.
+    pub chunk: ChunkHeader,
+    /// The record's place in the chunk.
+    pub index: u64,
+    /// Who anchored it, by its own word: anybody may use any name, so look at the submitter.
+    pub party: Party,
+    /// The account that wrote it.
+    pub submitter: Address,
+    /// Whether that account was demanded.
+    pub submitter_demanded: bool,
+    /// The chain and the contract's code.
+    pub identity: Identity,
+    /// The contract.
+    pub contract: Address,
+    /// The batch's root.
+    pub root: Digest,
+    /// The transaction.
+    pub tx: Digest,
+    /// The height of its block.
+    pub block_number: u64,
+    /// Its block.
+    pub block_hash: Digest,
+    /// The time of the block, in seconds since 1970.
+    pub block_time: u64,
+    /// Why it can't vanish.
+    pub depth: Depth,
+}
+
+/// What a proof does not hold against.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Reason {
+    /// It is no proof.
+    #[error("the file is no proof: {0}")]
+    Malformed(#[from] Malformed),
+    /// The chunk's header is about another record.
+    #[error("the chunk's header does not fit the record: {0}")]
+    Header(&'static str),
+    /// The record is not what the chunk's root commits to.
+    #[error("the record is not in the chunk: record, salt or path was changed")]
+    Record,
+    /// The chunk is not what the batch's root commits to.
+    #[error("the chunk is not in the batch: header or path was changed")]
+    Chunk,
+    /// The stream is not the party's.
+    #[error("the stream is not that of the party")]
+    Stream,
+    /// Somebody else wrote it.
+    #[error("it was submitted by {found}, not by {demanded}")]
+    Submitter {
+        /// Who should have.
+        demanded: Address,
+        /// Who did.
+        found: Address,
+    },
+    /// The contract is none that this program knows.
+    #[error("the contract's code is not that of AnchorRegistry")]
+    Code,
+    /// The chain is another one.
+    #[error("the chain is another one: {0}")]
+    Chain(&'static str),
+    /// The chain does not have the transaction.
+    #[error("the chain does not have the transaction")]
+    NoTransaction,
+    /// The transaction failed.
+    #[error("the transaction failed on chain")]
+    Failed,
+    /// The transaction wrote something else.
+    #[error("the transaction did not write this batch")]
+    NoLog,
+    /// The batch is on chain at another place.
+    #[error("the batch is on chain, but not in the block and at the place that the proof names")]
+    Place,
+    /// The block is not part of the chain.
+    #[error("the block is not part of the chain")]
+    Block,
+    /// The block could still vanish.
+    #[error("block {block} is not final yet (the final one is {})", finalized.map_or("unknown".to_owned(), |n| n.to_string()))]
+    NotFinal {
+        /// The block.
+        block: u64,
+        /// The newest final one.
+        finalized: Option<u64>,
+    },
+}
+
+/// Why a proof is not verified.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// It does not hold: a negative answer.
+    #[error("not verified: {0}")]
+    NotVerified(#[from] Reason),
+    /// There is no answer.
+    #[error("could not verify: {0}")]
+    CouldNot(String),
+}
+
+impl From<ChainError> for VerifyError {
+    fn from(error: ChainError) -> Self {
+        Self::CouldNot(error.to_string())
+    }
+}
+
+impl From<AddressFault> for VerifyError {
+    fn from(error: AddressFault) -> Self {
+        Self::CouldNot(error.to_string())
+    }
+}
+
+/// Verifies a proof file against the chain at `rpc`.
+///
+/// # Errors
+/// [`VerifyError`] tells a negative answer from none. A file that is no proof is a negative answer.
+pub async fn verify_file(file: &[u8], rpc: &str, options: &Options) -> Result<Verified, VerifyError> {
+    let proof = Proof::parse(file).map_err(Reason::from)?;
+    proof.verify(rpc, options).await
+}
+
+impl Proof {
+    /// What the proof shows without a chain: that the record leads to the batch's root.
+    ///
+    /// # Errors
+    /// The first [`Reason`] against it.
+    pub fn check(&self) -> Result<Record, Reason> {
+        let (record, header) = (self.record(), self.header());
+        let key = &record.key;
+        if header.series != key.series {
+            return Err(Reason::Header("another series"));
+        }
+        if header.epoch != key.epoch {
+            return Err(Reason::Header("another epoch"));
+        }
+        if !(header.at_min..=header.at_max).contains(&record.at) {
+            return Err(Reason::Header("the record's time is outside of the chunk's"));
+        }
+        if place_of(header, key.seq) != Some(self.chunk.index) {
+            return Err(Reason::Header("the record's seq is not at that place of the chunk's"));
+        }
+        let leaf = wire::digest::leaf(&record.view(), &self.salt());
+        if !merkle::verify(&leaf, self.chunk.index, header.count, &self.chunk.path(), &header.root) {
+            return Err(Reason::Record);
+        }
+        let entry = self.batch.entry();
+        if !merkle::verify(&header.leaf(), self.batch.index, entry.count, &self.batch.path(), &entry.root) {
+            return Err(Reason::Chunk);
+        }
+        let target = self.chain.target();
+        if target.stream != self.chain.party.stream() {
+            return Err(Reason::Stream);
+        }
+        if target.identity.code_hash != registry::code_hash() {
+            return Err(Reason::Code);
+        }
+        Ok(record)
+    }
+
+    /// Verifies the proof against the chain at `rpc`.
+    ///
+    /// # Errors
+    /// [`VerifyError`].
+    pub async fn verify(&self, rpc: &str, options: &Options) -> Result<Verified, VerifyError> {
+        let record = self.check()?;
+        let (entry, target) = (self.batch.entry(), self.chain.target());
+        if let Some(demanded) = options.submitter.filter(|demanded| *demanded != target.submitter) {
+            return Err(Reason::Submitter { demanded, found: target.submitter }.into());
+        }
+        let chain = Chain::new(rpc, options.timeout)?;
+        let identity = chain.identity(target.contract).await?;
+        if identity.chain_id != target.identity.chain_id {
+            return Err(Reason::Chain("its id differs").into());
+        }
+        if identity.genesis != target.identity.genesis {
+            return Err(Reason::Chain("its first block differs").into());
+        }
+        if identity.code_hash != target.identity.code_hash {
+            return Err(Reason::Code.into());
+        }
+        let written = Written::new(target.contract, target.submitter, &target.stream, &entry);
+        self.find(&chain, &written).await?;
+        let place = &self.transaction;
+        let block = chain.block_by_number(place.block_number()).await?;
+        let block = block.filter(|block| block.hash == place.block_hash()).ok_or(Reason::Block)?;
+        let depth = self.depth(&chain, options).await?;
+        Ok(Verified {
+            index: self.chunk.index,
+            party: self.chain.party.clone(),
+            submitter: target.submitter,
+            submitter_demanded: options.submitter.is_some(),
+            identity,
+            contract: target.contract,
+            root: entry.root,
+            tx: place.hash(),
+            block_number: block.number,
+            block_hash: block.hash,
+            block_time: block.time,
+            depth,
+            record,
+            chunk: self.header().clone(),
+        })
+    }
+
+    /// Makes sure that the transaction wrote the batch, at the place that the proof names.
+    async fn find(&self, chain: &Chain, written: &Written) -> Result<(), VerifyError> {
+        let place = &self.transaction;
+        let Some(receipt) = chain.receipt(&place.hash()).await? else {
+            // A node that keeps no old receipts still keeps the block.
+            let transactions = chain.transactions_of(&place.block_hash()).await?.unwrap_or_default();
+            if transactions.contains(&place.hash()) {
+                return Err(VerifyError::CouldNot("the node has the transaction, but not its receipt any more".into()));
+            }
+            return Err(Reason::NoTransaction.into());
+        };
+        if !receipt.status() {
+            return Err(Reason::Failed.into());
+        }
+        match written.outcome(&receipt) {
+            Outcome::Wrote(mined) if place.is(&mined) => Ok(()),
+            Outcome::Wrote(_) => Err(Reason::Place.into()),
+            Outcome::Failed => Err(Reason::NoLog.into()),
+        }
+    }
+
+    async fn depth(&self, chain: &Chain, options: &Options) -> Result<Depth, VerifyError> {
+        let (number, hash) = (self.transaction.block_number(), self.transaction.block_hash());
+        // A chain without the notion of finality refuses the question.
+        let finalized = match chain.finalized().await {
+            Ok(block) => block.map(|block| block.number),
+            Err(ChainError::Refused(_)) => None,
+            Err(away) => return Err(away.into()),
+        };
+        if finalized.is_some_and(|finalized| number <= finalized) {
+            return Ok(Depth::Finalized);
+        }
+        if let Some(depth) = options.depth.map(|depth| depth.min(limits::DEPTH_MAX)) {
+            if is_below(chain, number, &hash, depth, &mut HashMap::new()).await? {
+                return Ok(Depth::Blocks(depth));
+            }
+        }
+        Err(Reason::NotFinal { block: number, finalized }.into())
+    }
+}
+
+/// The place of a seq among those that the chunk holds, in their order.
+fn place_of(header: &ChunkHeader, seq: u64) -> Option<u64> {
+    let mut before = 0;
+    for &(low, high) in header.intervals.as_slice() {
+        if (low..=high).contains(&seq) {
+            return Some(before + (seq - low));
+        }
+        before += high - low + 1;
+    }
+    None
+}
