@@ -149,7 +149,7 @@ impl Lane {
                 return Ok(false);
             }
         }
-        Ok(self.flush()?)
+        self.flush()
     }
 
     fn fill(&mut self, now: Nanos, score: &mut Score, room: &mut u64) {

@@ -1,5 +1,7 @@
 //! Whole runs against a small broker in this process, over real sockets.
 
+#![allow(clippy::unwrap_used, reason = "a test ends at the first thing that is not as it should be")]
+
 mod broker;
 
 use std::time::{Duration, Instant};
