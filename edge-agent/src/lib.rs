@@ -1,1 +1,33 @@
 //! Beside a sensor: outbox, sending to a relay, and terminal-side anchoring.
+#![cfg_attr(not(test), deny(clippy::unwrap_used))]
+
+mod agent;
+mod anchoring;
+mod chunker;
+pub mod config;
+mod frames;
+mod inputs;
+mod limits;
+mod metrics;
+mod outbox;
+mod progress;
+mod reading;
+mod rules;
+mod sender;
+mod state;
+mod target;
+pub mod terminal;
+
+pub use agent::{Agent, Parts, StartError, start};
+pub use config::Config;
+pub use inputs::InputError;
+pub use metrics::Metrics;
+pub use outbox::reading_back::ReadFault;
+pub use outbox::{Origin, Outbox, OutboxError, TakeError};
+pub use progress::Progress;
+pub use reading::{Position, Reading, ReadingFault};
+pub use rules::Rules;
+pub use sender::SendError;
+pub use state::{Event, Impossible, State};
+pub use target::Targets;
+pub use terminal::Terminal;

@@ -1,0 +1,422 @@
+//! What an agent is told. `config/agent.toml` is the manual: every key with its default and its reason.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use chassis::{ConfigFault, Size, Span};
+use serde::Deserialize;
+use wire::{Operation, RelayId, SensorId, Series, filter};
+
+use crate::limits;
+
+/// Everything an agent is told.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The sensor beside it.
+    pub sensor: SensorId,
+    /// Its data folder: outbox and anchor ledger.
+    pub data: PathBuf,
+    /// The relays it may send to.
+    pub relays: Vec<RelayConfig>,
+    /// How it sends.
+    #[serde(default)]
+    pub send: SendConfig,
+    /// What it keeps until a relay has it.
+    #[serde(default)]
+    pub outbox: OutboxConfig,
+    /// How accepted records become chunks.
+    #[serde(default)]
+    pub chunk: ChunkConfig,
+    /// Operations by stream; the first rule that matches decides, without one it is `store`.
+    #[serde(default, rename = "stream")]
+    pub streams: Vec<StreamRule>,
+    /// Where readings come from.
+    #[serde(default, rename = "input")]
+    pub inputs: Vec<InputConfig>,
+    /// Anchoring with an own key; without it nothing is anchored.
+    #[serde(default)]
+    pub anchor: Option<AnchorConfig>,
+    /// The admin port.
+    #[serde(default)]
+    pub admin: AdminConfig,
+}
+
+/// One relay.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RelayConfig {
+    /// Its name.
+    pub name: RelayId,
+    /// Its MQTT address, `host:port`.
+    pub address: Address,
+    /// User name there; anonymous without one.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// Password of the user.
+    #[serde(default)]
+    pub password: Option<Secret>,
+}
+
+/// How frames are made and sent.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SendConfig {
+    /// A frame is closed at so many records.
+    pub frame_records_max: u64,
+    /// A frame is closed at so many bytes.
+    pub frame_bytes_max: Size,
+    /// How long a frame that is not full waits for more.
+    pub linger: Span,
+    /// Frames that may wait for their acknowledgement at once.
+    pub inflight_max: u16,
+    /// An idle connection is checked this often.
+    pub keep_alive: Span,
+    /// First pause after a relay said that it can't take more, or after a failed connection.
+    pub backoff_min: Span,
+    /// Longest such pause.
+    pub backoff_max: Span,
+}
+
+impl Default for SendConfig {
+    fn default() -> Self {
+        Self {
+            frame_records_max: 1000,
+            frame_bytes_max: Size(512 << 10),
+            linger: Span::millis(5),
+            inflight_max: 8,
+            keep_alive: Span::seconds(20),
+            backoff_min: Span::millis(200),
+            backoff_max: Span::seconds(30),
+        }
+    }
+}
+
+/// What is kept until a relay has it.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OutboxConfig {
+    /// Payloads that no relay has acknowledged, with what they cost around them. When it is full, inputs wait or are refused.
+    pub bytes_max: Size,
+}
+
+impl Default for OutboxConfig {
+    fn default() -> Self {
+        Self { bytes_max: Size::mib(256) }
+    }
+}
+
+/// When accepted records become chunks.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ChunkConfig {
+    /// At so many records.
+    pub records_max: u64,
+    /// When the oldest was accepted this long ago.
+    pub age_max: Span,
+    /// How often it is looked at.
+    pub poll: Span,
+    /// Leaves kept for proofs; the oldest that are on chain go first. They can be made again from the records at the cloud.
+    pub leaves_bytes_max: Size,
+}
+
+impl Default for ChunkConfig {
+    fn default() -> Self {
+        Self { records_max: 1024, age_max: Span::seconds(60), poll: Span::seconds(1), leaves_bytes_max: Size::gib(1) }
+    }
+}
+
+/// What is to be done with the records of some streams.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StreamRule {
+    /// A filter as in MQTT, over the stream part of the series: `power/#`.
+    #[serde(rename = "match")]
+    pub filter: String,
+    /// What the relay shall do.
+    pub operation: Operation,
+}
+
+/// One input.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum InputConfig {
+    /// Replays a CSV file.
+    Csv(CsvConfig),
+    /// Lines of stdin: `<stream> <value> [<RFC 3339 time>]`.
+    Lines(LinesConfig),
+    /// A topic of a local MQTT broker.
+    Mqtt(MqttConfig),
+}
+
+/// A CSV file that is replayed.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CsvConfig {
+    /// Name of the input: its position is kept under it.
+    pub name: String,
+    /// The file; its first line names the columns.
+    pub path: PathBuf,
+    /// The column with the RFC 3339 time of each row.
+    #[serde(default = "time_column")]
+    pub time: String,
+    /// Column to stream. Other columns are left out, and so are empty cells.
+    pub columns: BTreeMap<String, String>,
+    /// So many times faster than it was recorded.
+    #[serde(default)]
+    pub speed: Option<f64>,
+    /// The whole file in this time. Without `speed` and `duration` it goes as fast as the outbox takes it.
+    #[serde(default)]
+    pub duration: Option<Span>,
+}
+
+fn time_column() -> String {
+    "time".to_owned()
+}
+
+/// Lines of stdin.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinesConfig {
+    /// Name of the input, for logs.
+    pub name: String,
+}
+
+/// A topic of a local broker.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MqttConfig {
+    /// Name of the input, for logs and the client id.
+    pub name: String,
+    /// The broker, `host:port`.
+    pub address: Address,
+    /// What is subscribed to. It ends in `#` and has no other wildcard: the stream is what `#` stands for.
+    pub filter: String,
+    /// User name there; anonymous without one.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// Password of the user.
+    #[serde(default)]
+    pub password: Option<Secret>,
+}
+
+/// Anchoring with an own key.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AnchorConfig {
+    /// The chain's JSON-RPC address. It may be away for as long as it likes.
+    pub rpc: String,
+    /// Address of the registry contract.
+    pub contract: anchor::Address,
+    /// File with the private key, mode 0600.
+    pub key_file: PathBuf,
+    /// How often chunks and chain are looked at.
+    #[serde(default = "anchor_poll")]
+    pub poll: Span,
+    /// When a batch is closed.
+    #[serde(default)]
+    pub batch: anchor::Batching,
+    /// When a batch counts as on chain for good.
+    #[serde(default)]
+    pub confirmation: anchor::Confirmation,
+}
+
+fn anchor_poll() -> Span {
+    Span::seconds(1)
+}
+
+/// The admin port.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdminConfig {
+    /// Where `/live`, `/ready`, `/metrics` and `/version` are; without it there is no such port.
+    pub listen: Option<SocketAddr>,
+}
+
+/// `host:port`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Address {
+    /// Name or IP address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+impl TryFrom<String> for Address {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let parts = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+        match parts {
+            Some((host, port)) if !host.is_empty() && port != 0 => {
+                let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+                Ok(Self { host: host.to_owned(), port })
+            }
+            _ => Err(format!("{text:?} is not an address; write host:port, like \"127.0.0.1:1883\"")),
+        }
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        Self { host: address.ip().to_string(), port: address.port() }
+    }
+}
+
+/// A password; `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Keeps a password.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The password itself, to be sent and for nothing else.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl InputConfig {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Csv(input) => &input.name,
+            Self::Lines(input) => &input.name,
+            Self::Mqtt(input) => &input.name,
+        }
+    }
+}
+
+impl Config {
+    /// A configuration with every default: one sensor, one folder, one relay, no input.
+    pub fn new(sensor: SensorId, data: PathBuf, relay: RelayConfig) -> Self {
+        Self {
+            sensor,
+            data,
+            relays: vec![relay],
+            send: SendConfig::default(),
+            outbox: OutboxConfig::default(),
+            chunk: ChunkConfig::default(),
+            streams: Vec::new(),
+            inputs: Vec::new(),
+            anchor: None,
+            admin: AdminConfig::default(),
+        }
+    }
+
+    /// Checks what the types can't.
+    ///
+    /// # Errors
+    /// [`ConfigFault::Key`] names the first key that does not hold, and the fix.
+    pub fn check(&self) -> Result<(), ConfigFault> {
+        let fault = |key: &str, problem: &str| Err(ConfigFault::key(key, problem));
+        if self.relays.is_empty() {
+            return fault("relays", "is empty; name at least one relay");
+        }
+        for (index, relay) in self.relays.iter().enumerate() {
+            if self.relays[..index].iter().any(|other| other.name == relay.name) {
+                return fault(&format!("relays[{index}].name"), "is the name of another relay too; give each its own");
+            }
+            if relay.password.is_some() && relay.user.is_none() {
+                return fault(&format!("relays[{index}].user"), "is missing though there is a password; add it");
+            }
+        }
+        self.check_numbers()?;
+        for (index, rule) in self.streams.iter().enumerate() {
+            if !filter::valid_filter(&rule.filter) {
+                return fault(&format!("stream[{index}].match"), "is not a filter; write levels with + and #, like \"power/#\"");
+            }
+        }
+        self.check_inputs()
+    }
+
+    fn check_numbers(&self) -> Result<(), ConfigFault> {
+        let fault = |key: &str, problem: String| Err(ConfigFault::key(key, problem));
+        if self.send.frame_records_max == 0 {
+            return fault("send.frame_records_max", "is 0; write 1 or more".to_owned());
+        }
+        if self.send.frame_bytes_max.bytes() < limits::FRAME_BYTES_MIN as u64 {
+            let min = limits::FRAME_BYTES_MIN / 1024;
+            return fault("send.frame_bytes_max", format!("is too small for the largest reading; write {min}KiB or more"));
+        }
+        if self.send.inflight_max == 0 {
+            return fault("send.inflight_max", "is 0; write 1 or more".to_owned());
+        }
+        if let Err(problem) = self.backoff() {
+            return fault("send.backoff_min", problem);
+        }
+        if self.outbox.bytes_max.bytes() == 0 {
+            return fault("outbox.bytes_max", "is 0; nothing could be taken".to_owned());
+        }
+        if self.chunk.records_max == 0 {
+            return fault("chunk.records_max", "is 0; write 1 or more".to_owned());
+        }
+        if self.chunk.poll.duration().is_zero() {
+            return fault("chunk.poll", "is zero; write at least 10ms".to_owned());
+        }
+        Ok(())
+    }
+
+    pub(crate) fn backoff(&self) -> Result<link::Backoff, String> {
+        let (min, max) = (self.send.backoff_min.duration(), self.send.backoff_max.duration());
+        link::Backoff::try_new(min, max, 0.5).map_err(|fault| format!("does not hold: {fault}"))
+    }
+
+    fn check_inputs(&self) -> Result<(), ConfigFault> {
+        for (index, input) in self.inputs.iter().enumerate() {
+            let fault = |key: &str, problem: String| Err(ConfigFault::key(format!("input[{index}].{key}"), problem));
+            if input.name().is_empty() {
+                return fault("name", "is empty; give the input a name".to_owned());
+            }
+            if self.inputs[..index].iter().any(|other| other.name() == input.name()) {
+                return fault("name", "is the name of another input too; give each its own".to_owned());
+            }
+            match input {
+                InputConfig::Csv(csv) => self.check_csv(index, csv)?,
+                InputConfig::Lines(_) => {
+                    if self.inputs[..index].iter().any(|other| matches!(other, InputConfig::Lines(_))) {
+                        return fault("kind", "is \"lines\" twice, but there is one stdin; remove one".to_owned());
+                    }
+                }
+                InputConfig::Mqtt(mqtt) => {
+                    let prefix = mqtt.filter.strip_suffix('#').unwrap_or("+");
+                    if !filter::valid_filter(&mqtt.filter) || prefix.contains('+') {
+                        return fault("filter", "must end in # and have no other wildcard, like \"sensors/#\"".to_owned());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_csv(&self, index: usize, csv: &CsvConfig) -> Result<(), ConfigFault> {
+        let fault = |key: &str, problem: String| Err(ConfigFault::key(format!("input[{index}].{key}"), problem));
+        if csv.columns.is_empty() {
+            return fault("columns", "is empty; name at least one column and its stream".to_owned());
+        }
+        for (column, stream) in &csv.columns {
+            if let Err(problem) = Series::new(&self.sensor, stream) {
+                return fault("columns", format!("gives column {column:?} a stream that is not valid: {problem}"));
+            }
+        }
+        if csv.speed.is_some() && csv.duration.is_some() {
+            return fault("speed", "and duration exclude each other; keep one".to_owned());
+        }
+        if csv.speed.is_some_and(|speed| !speed.is_finite() || speed <= 0.0) {
+            return fault("speed", "is not a positive number; remove it to go as fast as possible".to_owned());
+        }
+        Ok(())
+    }
+}

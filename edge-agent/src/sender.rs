@@ -1,0 +1,388 @@
+//! Sending: rows of the outbox become frames, and the relay's acknowledgements become states.
+//!
+//! A window of frames is in flight, in the order of taking. When a frame is lost with its connection, or the relay says that it can't
+//! take more, nothing new is sent until the rest of the window is answered; then sending starts over at the oldest open row, with the
+//! same keys and bytes. So a series arrives in order, save that a relay which refuses one frame may have taken the ones right behind it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chassis::{Clock, Stop};
+use link::{Backoff, Link, LinkConfig, PublishError, Ticket, reason_text};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use store::Fault;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout_at};
+use wire::{Operation, SensorId, Topic};
+
+use crate::config::{RelayConfig, SendConfig};
+use crate::frames::{Frame, pack};
+use crate::metrics::{Answer, Metrics};
+use crate::outbox::{Outbox, Verdict};
+use crate::progress::Progress;
+use crate::target::Targets;
+
+/// How long a stopping agent waits for the answers of its window.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
+
+/// MQTT 5 reason codes that say: never, as it is.
+const NOT_AUTHORIZED: u8 = 0x87;
+const TOPIC_NAME_INVALID: u8 = 0x90;
+const PAYLOAD_FORMAT_INVALID: u8 = 0x99;
+
+/// Why sending can't go on.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// The outbox is gone.
+    #[error("the outbox failed: {0}")]
+    Outbox(#[from] Fault),
+    /// A row does not hold what was written.
+    #[error("a row of the outbox is damaged: {0}")]
+    Damaged(#[from] wire::Fault),
+}
+
+/// What sending needs.
+pub(crate) struct Sender {
+    pub(crate) outbox: Outbox,
+    pub(crate) sensor: SensorId,
+    pub(crate) targets: Targets,
+    pub(crate) settings: SendConfig,
+    pub(crate) backoff: Backoff,
+    pub(crate) metrics: Metrics,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Seeds the jitter of pauses.
+    pub(crate) seed: u64,
+}
+
+impl Sender {
+    /// Sends until stopped.
+    pub(crate) async fn run(self, stop: Stop) -> Result<(), SendError> {
+        let (link, mut incoming) = Link::start(self.link_config(self.targets.current()));
+        // Nobody has anything to say to an agent yet; unread messages would hold up the connection.
+        let listening = tokio::spawn(async move { while incoming.next().await.is_some() {} });
+        let ended = Window::new(&self, link.clone()).run(&stop).await;
+        link.close().await;
+        listening.abort();
+        ended
+    }
+
+    fn link_config(&self, relay: &RelayConfig) -> LinkConfig {
+        let client = format!("agent-{}-{}", self.sensor.area(), self.sensor.sensor());
+        let mut config = LinkConfig::new(&relay.address.host, relay.address.port, client);
+        if let Some(user) = &relay.user {
+            config = config.with_credentials(user, relay.password.as_ref().map_or("", |password| password.expose()));
+        }
+        config.keep_alive = self.settings.keep_alive.duration();
+        config.inflight_max = self.settings.inflight_max;
+        config.backoff = self.backoff.clone();
+        config.seed = Some(self.seed);
+        config
+    }
+}
+
+/// What became of a frame.
+enum Outcome {
+    /// Answered and written down.
+    Settled,
+    /// The first acknowledgement on this connection of a frame that announced the secret.
+    Announced(u64),
+    /// The relay can't take more now.
+    Deferred,
+    /// Too large for this relay as it was packed.
+    TooLarge,
+    /// The connection ended first.
+    Lost,
+    /// The answer could not be written down.
+    Unwritten(Fault),
+}
+
+struct Window<'a> {
+    sender: &'a Sender,
+    outbox: Outbox,
+    link: Link,
+    connected: watch::Receiver<bool>,
+    progress: watch::Receiver<Progress>,
+    backoff: Backoff,
+    rng: StdRng,
+    flight: JoinSet<Outcome>,
+    /// The last row that was handed out.
+    cursor: i64,
+    /// Whether there may be rows after the cursor.
+    more: bool,
+    /// How many records had been taken when rows were last asked for.
+    taken_seen: u64,
+    /// Start over at the oldest open row once nothing is in flight, and not before this time.
+    rewind: Option<Instant>,
+    /// Number of the connection, counted here.
+    connection: u64,
+    /// Whether the relay has acknowledged the secret on this connection.
+    announced: bool,
+    frame_bytes_max: usize,
+}
+
+impl<'a> Window<'a> {
+    fn new(sender: &'a Sender, link: Link) -> Self {
+        let mut connected = link.connected();
+        // The state it is in now is news, too.
+        connected.mark_changed();
+        Self {
+            sender,
+            outbox: sender.outbox.clone(),
+            connected,
+            link,
+            progress: sender.outbox.watch(),
+            backoff: sender.backoff.clone(),
+            rng: StdRng::seed_from_u64(sender.seed),
+            flight: JoinSet::new(),
+            cursor: 0,
+            more: true,
+            taken_seen: 0,
+            rewind: None,
+            connection: 0,
+            announced: false,
+            frame_bytes_max: sender.settings.frame_bytes_max.bytes() as usize,
+        }
+    }
+
+    async fn run(mut self, stop: &Stop) -> Result<(), SendError> {
+        let mut connected = false;
+        loop {
+            if let Some(not_before) = self.rewind
+                && self.flight.is_empty()
+                && Instant::now() >= not_before
+            {
+                (self.rewind, self.cursor, self.more) = (None, 0, true);
+            }
+            let room = self.flight.len() < usize::from(self.sender.settings.inflight_max);
+            let may_send = connected && self.rewind.is_none() && room;
+            tokio::select! {
+                biased;
+                () = stop.stopped() => break,
+                Some(outcome) = self.flight.join_next() => self.learn(outcome),
+                changed = self.connected.changed() => {
+                    if changed.is_err() {
+                        break;
+                    }
+                    connected = *self.connected.borrow_and_update();
+                    self.on_connection(connected);
+                }
+                () = wait_until(self.rewind), if self.rewind.is_some() && self.flight.is_empty() => {}
+                () = std::future::ready(()), if may_send && self.more => connected = self.send_more().await?,
+                taken = next_taken(&mut self.progress, self.taken_seen), if may_send && !self.more => {
+                    let Some(taken) = taken else { break };
+                    if taken - self.taken_seen < self.sender.settings.frame_records_max {
+                        self.linger(stop).await;
+                    }
+                    self.more = true;
+                }
+            }
+        }
+        self.settle().await;
+        Ok(())
+    }
+
+    /// Waits for company, so that readings which come one by one share a frame.
+    async fn linger(&self, stop: &Stop) {
+        let until = Instant::now() + self.sender.settings.linger.duration();
+        tokio::select! {
+            () = sleep_until(until) => {}
+            () = stop.stopped() => {}
+        }
+    }
+
+    fn on_connection(&mut self, connected: bool) {
+        // Also when it reads true both times: there may have been a break in between that nobody saw.
+        self.connection += 1;
+        self.announced = false;
+        self.frame_bytes_max = self.sender.settings.frame_bytes_max.bytes() as usize;
+        self.start_over(Duration::ZERO);
+        tracing::debug!(sensor = %self.sender.sensor, connected, "connection to the relay changed");
+    }
+
+    fn start_over(&mut self, pause: Duration) {
+        let at = Instant::now() + pause;
+        self.rewind = Some(self.rewind.map_or(at, |already| already.max(at)));
+    }
+
+    /// Hands out as many rows as the window has room for. False when the connection ended on the way.
+    async fn send_more(&mut self) -> Result<bool, SendError> {
+        let settings = &self.sender.settings;
+        let room = usize::from(settings.inflight_max) - self.flight.len();
+        self.taken_seen = self.progress.borrow_and_update().taken;
+        let records_max = settings.frame_records_max.saturating_mul(room as u64);
+        let bytes_max = (settings.frame_bytes_max.bytes() as usize).saturating_mul(room);
+        let rows = match self.outbox.dispatch(self.cursor, records_max, bytes_max).await {
+            Ok(rows) => rows,
+            Err(fault @ (Fault::Stopped | Fault::Panicked(_))) => return Err(fault.into()),
+            Err(fault) => {
+                let pause = self.backoff.pause(&mut self.rng);
+                tracing::warn!(sensor = %self.sender.sensor, %fault, ?pause, "can't mark rows as sent");
+                self.start_over(pause);
+                return Ok(true);
+            }
+        };
+        self.more = !rows.is_empty();
+        self.cursor = rows.last().map_or(self.cursor, |row| row.id);
+        for frame in pack(&rows, settings.frame_records_max, self.frame_bytes_max)? {
+            if !self.send(frame).await {
+                return Ok(*self.connected.borrow());
+            }
+        }
+        Ok(true)
+    }
+
+    /// False when the connection changed before the frame was handed over; it will be sent when sending starts over.
+    async fn send(&mut self, frame: Frame) -> bool {
+        let origin = self.outbox.origin();
+        let announces = !self.announced;
+        let secrets = if announces { vec![(origin.epoch, origin.secret.clone())] } else { Vec::new() };
+        let topic = Topic::Frame { operation: frame.operation(), sensor: (&self.sender.sensor).into() }.to_string();
+        let payload = frame.encode(&secrets);
+        let started = Instant::now();
+        let handed = tokio::select! {
+            biased;
+            // Looked at, and left for the loop to see.
+            changed = self.connected.changed() => {
+                self.connected.mark_changed();
+                if changed.is_ok() {
+                    self.start_over(Duration::ZERO);
+                }
+                return false;
+            }
+            handed = self.link.enqueue(topic, payload) => handed,
+        };
+        let flying = Flying {
+            outbox: self.outbox.clone(),
+            metrics: self.sender.metrics.clone(),
+            clock: self.sender.clock.clone(),
+            sensor: self.sender.sensor.clone(),
+            announces: announces.then_some(self.connection),
+            started,
+            frame,
+        };
+        self.flight.spawn(flying.answered(handed));
+        true
+    }
+
+    fn learn(&mut self, outcome: Result<Outcome, tokio::task::JoinError>) {
+        match outcome {
+            Ok(Outcome::Settled) => self.backoff.reset(),
+            Ok(Outcome::Announced(connection)) => {
+                self.backoff.reset();
+                self.announced |= connection == self.connection;
+            }
+            Ok(Outcome::Lost) => self.start_over(Duration::ZERO),
+            Ok(Outcome::TooLarge) => {
+                self.frame_bytes_max = (self.frame_bytes_max / 2).max(1);
+                self.start_over(Duration::ZERO);
+            }
+            Ok(Outcome::Deferred) => {
+                // One pause for a window of refusals.
+                if self.rewind.is_none_or(|at| at <= Instant::now()) {
+                    let pause = self.backoff.pause(&mut self.rng);
+                    tracing::warn!(sensor = %self.sender.sensor, ?pause, "the relay can't take more now");
+                    self.start_over(pause);
+                }
+            }
+            Ok(Outcome::Unwritten(fault)) => {
+                let pause = self.backoff.pause(&mut self.rng);
+                tracing::warn!(sensor = %self.sender.sensor, %fault, ?pause, "an acknowledgement could not be written down");
+                self.start_over(pause);
+            }
+            Err(failed) => {
+                tracing::error!(sensor = %self.sender.sensor, %failed, "waiting for an acknowledgement failed");
+                self.start_over(Duration::ZERO);
+            }
+        }
+    }
+
+    /// Waits for the last answers, within reason: what stays open is sent again after the restart.
+    async fn settle(&mut self) {
+        let until = Instant::now() + LAST_ANSWERS;
+        while let Ok(Some(_)) = timeout_at(until, self.flight.join_next()).await {}
+    }
+}
+
+/// A frame that was handed to the link. In a task of its own, so that its time is taken when the answer comes.
+struct Flying {
+    outbox: Outbox,
+    metrics: Metrics,
+    clock: Arc<dyn Clock>,
+    sensor: SensorId,
+    /// The connection on which it announces the secret.
+    announces: Option<u64>,
+    started: Instant,
+    frame: Frame,
+}
+
+impl Flying {
+    async fn answered(self, handed: Result<Ticket, PublishError>) -> Outcome {
+        let answer = match handed {
+            Ok(ticket) => ticket.await,
+            Err(error) => Err(error),
+        };
+        let records = self.frame.records();
+        let verdict = match answer {
+            Ok(()) => {
+                self.metrics.sent_in(self.started.elapsed().as_secs_f64());
+                Verdict::Accepted
+            }
+            Err(PublishError::Lost | PublishError::Closed) => {
+                self.metrics.answered(Answer::Lost, records);
+                return Outcome::Lost;
+            }
+            Err(PublishError::TooLarge { .. }) if self.frame.row_count() > 1 => return Outcome::TooLarge,
+            Err(error) => {
+                if matches!(error, PublishError::Refused { .. }) {
+                    self.metrics.sent_in(self.started.elapsed().as_secs_f64());
+                }
+                verdict_of(&error)
+            }
+        };
+        let operation = self.frame.operation();
+        let (answer, outcome) = match &verdict {
+            Verdict::Accepted => (Answer::Accepted, self.announces.map_or(Outcome::Settled, Outcome::Announced)),
+            Verdict::Deferred => (Answer::Deferred, Outcome::Deferred),
+            Verdict::Rejected(reason) => {
+                self.warn_rejected(operation, reason);
+                (Answer::Rejected, Outcome::Settled)
+            }
+        };
+        self.metrics.answered(answer, records);
+        match self.outbox.resolve(self.frame.into_rows(), verdict, self.clock.now()).await {
+            Ok(()) => outcome,
+            Err(fault) => Outcome::Unwritten(fault),
+        }
+    }
+
+    fn warn_rejected(&self, operation: Operation, reason: &str) {
+        let (sensor, records) = (&self.sensor, self.frame.records());
+        tracing::error!(%sensor, records, %operation, reason, "the relay refused records for good; they leave tombstones");
+    }
+}
+
+/// What a refusal means for the records.
+fn verdict_of(error: &PublishError) -> Verdict {
+    match error {
+        PublishError::Refused { reason_code: code @ (NOT_AUTHORIZED | TOPIC_NAME_INVALID | PAYLOAD_FORMAT_INVALID) } => {
+            Verdict::Rejected(reason_text(*code))
+        }
+        PublishError::Invalid(_) | PublishError::TooLarge { .. } => Verdict::Rejected(error.to_string()),
+        // QuotaExceeded, and whatever else may pass.
+        PublishError::Refused { .. } | PublishError::Lost | PublishError::Closed => Verdict::Deferred,
+    }
+}
+
+async fn wait_until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Resolves when more than `seen` records were taken; `None` when the outbox is gone.
+async fn next_taken(progress: &mut watch::Receiver<Progress>, seen: u64) -> Option<u64> {
+    progress.wait_for(|progress| progress.taken > seen).await.ok().map(|progress| progress.taken)
+}
