@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use chassis::{ConfigFault, Exit, Units};
+use chassis::{Admin, AdminParts, ConfigFault, Exit, Policy, Readiness, Registry, Routes, Units};
 use clap::Args;
 use serde::de::DeserializeOwned;
 
@@ -59,6 +59,28 @@ pub(crate) fn announce(role: &str, places: &[(&str, SocketAddr)]) {
     }
     // Nobody may be reading: that is no reason to end.
     let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+/// Opens a role's admin port and adds it as a unit; call it first, so that it is the last to go.
+pub(crate) async fn admin(
+    units: &mut Units,
+    name: &'static str,
+    address: SocketAddr,
+    registry: Registry,
+    routes: Option<Routes>,
+) -> anyhow::Result<SocketAddr> {
+    let parts = AdminParts {
+        name,
+        version: env!("CARGO_PKG_VERSION"),
+        registry,
+        readiness: Readiness::new(),
+        routes: routes.unwrap_or_default(),
+    };
+    let admin = Admin::bind(address, parts).await?;
+    let address = admin.address();
+    let mut admin = Some(admin);
+    units.add("admin", Policy::Fatal, move |stop| admin.take().expect("a fatal unit starts once").serve(stop));
+    Ok(address)
 }
 
 /// Runs the units to their end.

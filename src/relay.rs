@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
-use chassis::{Admin, AdminParts, Exit, Policy, Readiness, Registry, SystemClock, Units};
+use chassis::{Exit, Registry, SystemClock, Units};
 use relay::{CloudConfig, Config, Parts, Relay};
 
 use crate::host::{self, Dev, Source};
@@ -56,17 +56,7 @@ async fn serve(config: Config) -> anyhow::Result<Exit> {
     let mut places: Vec<(&str, SocketAddr)> = relay.addresses().iter().map(|address| ("listen", *address)).collect();
     let mut units = Units::new();
     if let Some(address) = admin_at {
-        let parts = AdminParts {
-            name: "relay",
-            version: env!("CARGO_PKG_VERSION"),
-            registry,
-            readiness: Readiness::new(),
-            routes: relay.admin_routes(),
-        };
-        let admin = Admin::bind(address, parts).await?;
-        places.push(("admin", admin.address()));
-        let mut admin = Some(admin);
-        units.add("admin", Policy::Fatal, move |stop| admin.take().expect("a fatal unit starts once").serve(stop));
+        places.push(("admin", host::admin(&mut units, "relay", address, registry, Some(relay.admin_routes())).await?));
     }
     relay.units(&mut units);
     host::announce("relay", &places);

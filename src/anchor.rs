@@ -1,0 +1,61 @@
+//! `forebay anchor`: the contract, keys, and how the batches stand.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anchor::Ledger;
+use anchor::keys;
+use anchor::machine::State;
+use chassis::Exit;
+
+use crate::host;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Make a private key in a new file that only its owner can read; prints the account.
+    NewKey {
+        /// The file; it must not exist.
+        file: PathBuf,
+    },
+    /// Put the contract on a chain; prints its address.
+    Deploy {
+        /// JSON-RPC address of a node of the chain.
+        #[arg(long, value_name = "URL")]
+        rpc: String,
+        /// Key file of the account that pays.
+        #[arg(long, value_name = "FILE")]
+        key_file: PathBuf,
+    },
+    /// Show how the batches of a ledger stand.
+    Status {
+        /// The ledger: anchor.sqlite in the data folder of a cloud or an agent.
+        ledger: PathBuf,
+    },
+}
+
+/// How long a deployment may take.
+const DEPLOY_WITHIN: Duration = Duration::from_secs(120);
+
+pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
+    match args.command {
+        Command::NewKey { file } => println!("{}", keys::create(&file)?.address()),
+        Command::Deploy { rpc, key_file } => {
+            let key = keys::load(&key_file)?;
+            let deployed = host::runtime()?.block_on(anchor::deploy(&rpc, &key, DEPLOY_WITHIN))?;
+            println!("{}", deployed.contract);
+        }
+        Command::Status { ledger } => {
+            let standing = Ledger::read(&ledger)?.standing()?;
+            for state in State::ALL {
+                println!("{:<10} {:>8}", state.as_str(), standing.counts.of(state));
+            }
+        }
+    }
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,92 @@
+//! The meters: 27 edge agents in this process, each with its own outbox, key and connection.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use anchor::{Batching, Confirmation};
+use anyhow::Context;
+use chassis::{Signals, Span, Stopper, Units};
+use edge_agent::config::{AnchorConfig, ChunkConfig, CsvConfig, InputConfig, RelayConfig, Secret, StreamRule};
+use edge_agent::{Agent, Config, Parts, Progress};
+
+use super::plan::{Meter, Plan, STREAM};
+use super::town::{Town, relay_name};
+
+/// How often chunks and chain are looked at.
+const POLL: Span = Span::millis(500);
+
+/// The agents, running.
+pub(super) struct Meters {
+    agents: Vec<Agent>,
+    stopper: Stopper,
+    units: tokio::task::JoinHandle<anyhow::Result<()>>,
+}
+
+impl Meters {
+    /// Starts an agent a meter; each replays its column within `duration`.
+    pub(super) async fn start(town: &Town, plan: &Plan, duration: Duration) -> anyhow::Result<Self> {
+        let mut units = Units::new();
+        let mut agents = Vec::new();
+        for meter in &plan.meters {
+            let config = config(town, meter, &plan.file, duration)?;
+            let agent = edge_agent::start(config, Parts::default()).await.with_context(|| format!("the agent of {}", meter.sensor))?;
+            agent.units(&mut units);
+            agents.push(agent);
+        }
+        let stopper = units.stopper();
+        let units = tokio::spawn(async move {
+            units.run_until(Signals::none()).await?;
+            Ok(())
+        });
+        Ok(Self { agents, stopper, units })
+    }
+
+    /// Where all of them are, added up.
+    pub(super) fn progress(&self) -> Progress {
+        self.agents.iter().map(Agent::progress).sum()
+    }
+
+    /// Stops them in order.
+    pub(super) async fn stop(self) -> anyhow::Result<()> {
+        self.stopper.stop();
+        self.units.await.context("the agents")?
+    }
+
+    /// Whether one of them has failed.
+    pub(super) fn have_ended(&self) -> bool {
+        self.units.is_finished()
+    }
+}
+
+/// What one meter's agent is told.
+fn config(town: &Town, meter: &Meter, file: &Path, duration: Duration) -> anyhow::Result<Config> {
+    let user = meter.sensor.sensor();
+    let relay = RelayConfig {
+        name: relay_name(meter.relay).parse().context("the relay's name")?,
+        address: town.relay_mqtt[meter.relay].into(),
+        user: Some(user.to_owned()),
+        password: Some(Secret::new(town.password(user)?)),
+    };
+    let mut config = Config::new(meter.sensor.clone(), town.folder().join("agents").join(user), relay);
+    config.streams = vec![StreamRule { filter: "#".to_owned(), operation: meter.operation }];
+    config.inputs = vec![InputConfig::Csv(CsvConfig {
+        name: "simbench".to_owned(),
+        path: file.to_owned(),
+        time: "time".to_owned(),
+        columns: BTreeMap::from([(meter.column.clone(), STREAM.to_owned())]),
+        speed: None,
+        duration: Some(Span(duration)),
+    })];
+    config.chunk = ChunkConfig { age_max: Span::seconds(2), poll: POLL, ..ChunkConfig::default() };
+    config.send.backoff_max = Span::seconds(1);
+    config.anchor = Some(AnchorConfig {
+        rpc: town.rpc.clone(),
+        contract: town.contract.parse().context("the contract's address")?,
+        key_file: town.key_file(meter.sensor.as_str()),
+        poll: POLL,
+        batch: Batching { age: Span::seconds(4), ..Batching::default() },
+        confirmation: Confirmation::Finalized,
+    });
+    Ok(config)
+}

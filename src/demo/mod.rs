@@ -1,0 +1,276 @@
+//! `forebay demo`: everything together on real data, ending by itself with a table.
+//!
+//! A month of 27 measured load profiles is replayed in half a minute: each profile is a meter with an edge agent of its own, three
+//! relays and a cloud are real processes, and a development chain takes the digests of both sides. In the middle one
+//! relay gets kill -9 and is started again. At the end everything is read back and compared with the data set, value by value.
+
+mod meters;
+mod plan;
+mod process;
+mod proofs;
+mod readers;
+mod report;
+mod town;
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use chassis::Exit;
+use reqwest::{Method, StatusCode};
+
+use crate::host;
+use meters::Meters;
+use plan::Plan;
+use readers::{Reader, Subscription, compare};
+use report::Report;
+use town::{RELAYS, Town, relay_name};
+use wire::Operation;
+
+/// The relay that is killed.
+const VICTIM: usize = 1;
+/// How long a killed relay stays away.
+const ABSENCE: Duration = Duration::from_secs(1);
+/// How long anything may take that is waited for after the replay.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often progress is shown.
+const TICK: Duration = Duration::from_millis(500);
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The data set: SimBench load profiles as CSV, first column time.
+    #[arg(long, value_name = "FILE", default_value = "data/simbench-loads-2016-01.csv")]
+    readings: PathBuf,
+    /// How many days of it.
+    #[arg(long, default_value_t = 31)]
+    days: usize,
+    /// How many seconds the replay takes.
+    #[arg(long, default_value_t = 30)]
+    seconds: u64,
+    /// One JSON object at the end instead of a table.
+    #[arg(long)]
+    json: bool,
+    /// Keep the town's files and logs in this folder, which must not exist yet.
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+    /// The anvil binary.
+    #[arg(long, value_name = "FILE", env = "FOREBAY_ANVIL", default_value = "anvil")]
+    anvil: PathBuf,
+}
+
+pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
+    host::runtime()?.block_on(async {
+        let mut stop = chassis::Signals::of_process().context("signals")?;
+        tokio::select! {
+            outcome = demonstrate(&args) => outcome,
+            () = stop.next() => bail!("interrupted; everything was stopped"),
+        }
+    })
+}
+
+async fn demonstrate(args: &Args) -> anyhow::Result<Exit> {
+    ensure!(args.days > 0 && args.seconds > 0, "--days and --seconds must be at least 1");
+    let started = Instant::now();
+    let folder = Folder::make(args.keep.clone())?;
+    let plan = Plan::read(&args.readings, args.days, RELAYS, &folder.path)?;
+    let expected = plan.readings();
+    say(&format!("{} meters, {expected} readings, replayed in {} s; files in {}", plan.meters.len(), args.seconds, folder.path.display()));
+    let mut town = Town::build(&folder.path, &plan, &args.anvil).await?;
+    say(&format!("chain {}, cloud mqtt {} http {}, {RELAYS} relays", town.rpc, town.cloud_mqtt, town.cloud_http));
+
+    let mut report = Report::default();
+    let analyst = Reader::new(&town, "analyst")?;
+    let operator = Reader::new(&town, "operator")?;
+    let subscription = Subscription::start(&town).await?;
+    let meters = Meters::start(&town, &plan, Duration::from_secs(args.seconds)).await?;
+
+    replay(&mut town, &meters, &subscription, expected, &mut report).await?;
+    let relays = flush(&operator, &plan).await?;
+    say(&format!("{relays} relays were asked to hand over what they store"));
+    wait_for_the_cloud(&operator, expected).await?;
+    wait_for_the_chain(&operator, &meters, expected).await?;
+
+    let progress = meters.progress();
+    (report.taken, report.relay_durable, report.anchored_terminal) = (progress.taken, progress.accepted, progress.anchored);
+    report.anchored_cloud = anchored(&operator).await?;
+    let comparison = compare(&operator, &plan).await?;
+    (report.cloud_durable, report.lost, report.duplicated) = (comparison.held, comparison.lost, comparison.duplicated);
+    report.live_received = subscription.received();
+    report.foreign_read_refused = subscription.foreign_refused && foreign_query_refused(&analyst, &plan).await?;
+    let key = subscription.some_key().await.context("the analyst received nothing to ask about")?;
+    (report.proof_verified, report.tampered_proof_refused) = proofs::verify_and_tamper(&town, &analyst, &key).await?;
+
+    subscription.stop().await;
+    meters.stop().await?;
+    town.stop().await?;
+    report.seconds = started.elapsed().as_secs_f64();
+    let live: usize = plan.meters.iter().filter(|meter| is_live(meter)).map(|meter| meter.readings.len()).sum();
+    report.judge(expected, live as u64);
+    let mut stdout = std::io::stdout().lock();
+    if args.json {
+        writeln!(stdout, "{}", serde_json::to_string(&report)?)?;
+    } else {
+        write!(stdout, "\n{report}")?;
+    }
+    Ok(if report.is_well() { Exit::Ok } else { Exit::Negative })
+}
+
+/// Whether the analyst of city A sees a meter's readings as they come.
+fn is_live(meter: &plan::Meter) -> bool {
+    meter.sensor.area() == "cityA" && meter.operation == Operation::Forward
+}
+
+/// Follows the replay to its end; kills a relay halfway and starts it again.
+async fn replay(town: &mut Town, meters: &Meters, live: &Subscription, expected: u64, report: &mut Report) -> anyhow::Result<()> {
+    let mut shown = Line::new();
+    loop {
+        ensure!(!meters.have_ended(), "an agent has failed; see the log above");
+        let progress = meters.progress();
+        shown.show(&format!(
+            "taken {:>6} of {expected}   durable at relays {:>6}   live to the analyst {:>6}   anchored by meters {:>6}",
+            progress.taken,
+            progress.accepted,
+            live.received(),
+            progress.anchored
+        ));
+        if progress.accepted >= expected {
+            shown.end();
+            return Ok(());
+        }
+        if report.relay_kills == 0 && progress.taken * 2 >= expected {
+            shown.end();
+            say(&format!("{} gets kill -9", relay_name(VICTIM)));
+            town.kill_relay(VICTIM).await?;
+            tokio::time::sleep(ABSENCE).await;
+            town.revive_relay(VICTIM).await?;
+            report.relay_kills += 1;
+            say(&format!("{} is back", relay_name(VICTIM)));
+        }
+        tokio::time::sleep(TICK).await;
+    }
+}
+
+/// Asks every relay that stores something to hand it over; gives their number.
+async fn flush(operator: &Reader, plan: &Plan) -> anyhow::Result<usize> {
+    let stores = |relay: &usize| plan.meters.iter().any(|meter| meter.relay == *relay && meter.operation == Operation::Store);
+    let relays: Vec<usize> = (0..RELAYS).filter(stores).collect();
+    for relay in &relays {
+        let path = format!("/api/v1/relays/{}/flush", relay_name(*relay));
+        let (status, answer) = operator.ask(Method::POST, &path).await?;
+        ensure!(status.is_success(), "{path}: {status}: {answer}");
+    }
+    Ok(relays.len())
+}
+
+async fn wait_for_the_cloud(operator: &Reader, expected: u64) -> anyhow::Result<()> {
+    wait("the cloud", async || {
+        let held = operator.get("/api/v1/status").await?["records"]["held"].as_u64().context("records.held of the status")?;
+        Ok((held >= expected, format!("durable at the cloud {held:>6} of {expected}")))
+    })
+    .await
+}
+
+async fn wait_for_the_chain(operator: &Reader, meters: &Meters, expected: u64) -> anyhow::Result<()> {
+    wait("the chain", async || {
+        let (terminal, cloud) = (meters.progress().anchored, anchored(operator).await?);
+        Ok((terminal >= expected && cloud >= expected, format!("final on chain: by meters {terminal:>6}, by the cloud {cloud:>6}, of {expected}")))
+    })
+    .await
+}
+
+/// Records whose digest the cloud has on chain for good.
+async fn anchored(operator: &Reader) -> anyhow::Result<u64> {
+    operator.get("/api/v1/status").await?["batches"]["records_final"].as_u64().context("batches.records_final of the status")
+}
+
+/// The analyst of city A asks for the past of city B.
+async fn foreign_query_refused(analyst: &Reader, plan: &Plan) -> anyhow::Result<bool> {
+    let foreign = plan.meters.iter().find(|meter| meter.sensor.area() != "cityA").context("a meter elsewhere")?;
+    let own = plan.meters.iter().find(|meter| meter.sensor.area() == "cityA").context("a meter in city A")?;
+    let (refused, _) = analyst.ask(Method::GET, &format!("/api/v1/records?series={}&limit=1", foreign.series())).await?;
+    let (granted, _) = analyst.ask(Method::GET, &format!("/api/v1/records?series={}&limit=1", own.series())).await?;
+    Ok(refused == StatusCode::FORBIDDEN && granted == StatusCode::OK)
+}
+
+/// Asks until the answer is yes, showing the state; gives up with the last state. What is missing then shows in the table.
+async fn wait(what: &str, mut ask: impl AsyncFnMut() -> anyhow::Result<(bool, String)>) -> anyhow::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut shown = Line::new();
+    loop {
+        let (done, state) = ask().await?;
+        shown.show(&state);
+        if done || Instant::now() > deadline {
+            shown.end();
+            if !done {
+                say(&format!("{what} did not get there within {PATIENCE:?}"));
+            }
+            return Ok(());
+        }
+        tokio::time::sleep(TICK).await;
+    }
+}
+
+/// One line of progress on stderr.
+fn say(text: &str) {
+    eprintln!("{text}");
+}
+
+/// A line that is written over on a terminal, and written rarely elsewhere.
+struct Line {
+    terminal: bool,
+    last: String,
+    written: Option<Instant>,
+}
+
+/// How often progress is written where lines can't be written over.
+const LOG_EVERY: Duration = Duration::from_secs(5);
+
+impl Line {
+    fn new() -> Self {
+        Self { terminal: std::io::stderr().is_terminal(), last: String::new(), written: None }
+    }
+
+    fn show(&mut self, text: &str) {
+        self.last = text.to_owned();
+        if self.terminal {
+            eprint!("\r\x1b[K{text}");
+        } else if self.written.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
+            say(text);
+            self.written = Some(Instant::now());
+        }
+    }
+
+    fn end(&mut self) {
+        if self.terminal {
+            eprintln!();
+        } else {
+            say(&self.last);
+        }
+    }
+}
+
+/// The town's folder: a temporary one is removed at the end.
+struct Folder {
+    path: PathBuf,
+    temporary: bool,
+}
+
+impl Folder {
+    fn make(keep: Option<PathBuf>) -> anyhow::Result<Self> {
+        let temporary = keep.is_none();
+        let name = format!("forebay-demo-{:016x}", rand::random::<u64>());
+        let path = keep.unwrap_or_else(|| std::env::temp_dir().join(name));
+        std::fs::create_dir(&path).with_context(|| format!("{}: the folder can't be made", path.display()))?;
+        Ok(Self { path, temporary })
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if self.temporary {
+            // Best effort: the system clears its temporary folder anyway.
+            let _ = std::fs::remove_dir_all(&self.path);
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! `forebay proof`: one file that shows anybody, years later, that a record was not changed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anchor::{Evidence, Ledger, prove};
+use anyhow::{Context, bail};
+use chassis::Exit;
+use edge_agent::Terminal;
+use edge_agent::terminal::Place;
+use reqwest::Method;
+use wire::{Record, RecordKey};
+
+use crate::host;
+use crate::user::Login;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The record, like cityA/meter-0017/power/active@9f3c.1029.
+    key: RecordKey,
+    /// The cloud's proof, from its HTTP address, like http://127.0.0.1:8080.
+    #[arg(long, value_name = "URL", env = "FOREBAY_CLOUD", required_unless_present = "terminal")]
+    cloud: Option<String>,
+    /// The terminal's proof, from an agent's data folder. The reading itself comes from --cloud, if the agent has forgotten it.
+    #[arg(long, value_name = "DIR")]
+    terminal: Option<PathBuf>,
+    /// Where the proof is written; - is stdout.
+    #[arg(long, short, value_name = "FILE", default_value = "-")]
+    output: PathBuf,
+    #[command(flatten)]
+    login: Login,
+}
+
+pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
+    let proof = match &args.terminal {
+        Some(folder) => terminal_proof(&args, folder)?,
+        None => host::runtime()?.block_on(fetch(&args, "proofs"))?,
+    };
+    if args.output == Path::new("-") {
+        println!("{proof}");
+    } else {
+        fs::write(&args.output, proof).with_context(|| args.output.display().to_string())?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// Asks the cloud about the record.
+async fn fetch(args: &Args, what: &str) -> anyhow::Result<String> {
+    let address = args.cloud.clone().context("--cloud is needed")?;
+    let cloud = crate::http::Cloud { cloud: address, login: args.login.clone() };
+    let request = cloud.request(Method::GET, &format!("/api/v1/{what}/{}", args.key))?;
+    Ok(cloud.send(request).await?.text().await?)
+}
+
+/// Builds the proof from what the agent keeps: leaves of the chunk, salt, ledger.
+fn terminal_proof(args: &Args, folder: &Path) -> anyhow::Result<String> {
+    let terminal = Terminal::open(folder)?;
+    let standing = terminal.standing(&args.key)?.with_context(|| format!("{} has no record {}", folder.display(), args.key))?;
+    let Place::Chunk { chunk, index } = standing.place else {
+        bail!("{} is in no chunk yet: its state is {:?}", args.key, standing.state);
+    };
+    let leaves = terminal.leaves(chunk.id)?.context("the agent has given up the leaves of this chunk; ask the cloud for its proof")?;
+    let record = host::runtime()?.block_on(reading(args))?;
+    let ledger = Ledger::read(&terminal.ledger())?;
+    let evidence = Evidence { chunk: chunk.id, leaves: &leaves, index: index as usize, record: &record, salt: terminal.salt(&args.key) };
+    Ok(prove(&ledger, &evidence)?.to_json())
+}
+
+/// The record as the cloud has it. If the cloud changed it, its leaf is not the terminal's, and no proof comes out.
+async fn reading(args: &Args) -> anyhow::Result<Record> {
+    let answer = fetch(args, "records").await.context("the reading itself")?;
+    let reading: cloud::Reading = serde_json::from_str(&answer).context("the cloud's answer can't be read")?;
+    reading.to_record().context("the cloud's answer is no record")
+}

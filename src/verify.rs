@@ -1,0 +1,98 @@
+//! `forebay verify`: is this proof true? Needs the file and the address of a chain node, nothing else.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anchor::verify::{Depth, Options, Verified, VerifyError};
+use anchor::{Address, PROOF_BYTES_MAX};
+use anyhow::{Context, ensure};
+use chassis::Exit;
+use wire::digest::to_hex;
+
+use crate::host;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The proof.
+    file: PathBuf,
+    /// JSON-RPC address of a node of the chain, like http://127.0.0.1:8545.
+    #[arg(long, value_name = "URL")]
+    rpc: String,
+    /// The account that must have written it; without it anybody may have, and the account is told.
+    #[arg(long, value_name = "ADDRESS")]
+    submitter: Option<Address>,
+    /// Accept a batch that so many blocks follow, where the chain knows no finality.
+    #[arg(long, value_name = "BLOCKS")]
+    depth: Option<u64>,
+    /// One JSON object instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+/// How long one answer of the chain may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
+    let options = Options { submitter: args.submitter, depth: args.depth, timeout: TIMEOUT };
+    match host::runtime()?.block_on(check(&args.file, &args.rpc, &options))? {
+        Ok(verified) => {
+            if args.json {
+                println!("{}", json(&verified));
+            } else {
+                tell(&verified);
+            }
+            Ok(Exit::Ok)
+        }
+        Err(error) => {
+            if args.json {
+                println!("{}", serde_json::json!({ "type": "refusal", "verified": false, "reason": error.to_string() }));
+            }
+            eprintln!("forebay: {}: {error}", args.file.display());
+            Ok(if matches!(error, VerifyError::NotVerified(_)) { Exit::Negative } else { Exit::CouldNot })
+        }
+    }
+}
+
+/// Reads a proof and verifies it. The outer error: the file can't be read.
+pub(crate) async fn check(file: &Path, rpc: &str, options: &Options) -> anyhow::Result<Result<Verified, VerifyError>> {
+    let size = std::fs::metadata(file).with_context(|| file.display().to_string())?.len();
+    ensure!(size <= PROOF_BYTES_MAX as u64, "{}: {size} bytes are too many for a proof", file.display());
+    let bytes = std::fs::read(file).with_context(|| file.display().to_string())?;
+    Ok(anchor::verify_file(&bytes, rpc, options).await)
+}
+
+fn depth(depth: Depth) -> String {
+    match depth {
+        Depth::Finalized => "final".to_owned(),
+        Depth::Blocks(blocks) => format!("{blocks} blocks deep"),
+    }
+}
+
+fn tell(verified: &Verified) {
+    let record = &verified.record;
+    println!("verified: {}", record.key);
+    println!("  reading     {:?} ({}), generated at {} ns", String::from_utf8_lossy(&record.payload), record.operation, record.at);
+    println!("  party       {} {}, by its own word", verified.party.kind.as_str(), verified.party.name);
+    let demanded = if verified.submitter_demanded { "as demanded" } else { "compare it with the account that you trust" };
+    println!("  account     {} ({demanded})", verified.submitter);
+    println!("  chain       {} at contract {}", verified.identity.chain_id, verified.contract);
+    println!("  transaction 0x{}", to_hex(&verified.tx));
+    println!("  block       {} ({}), {} seconds since 1970", verified.block_number, depth(verified.depth), verified.block_time);
+}
+
+fn json(verified: &Verified) -> serde_json::Value {
+    serde_json::json!({
+        "type": "verified",
+        "verified": true,
+        "key": verified.record.key,
+        "party": verified.party,
+        "submitter": verified.submitter.to_string(),
+        "submitter_demanded": verified.submitter_demanded,
+        "chain_id": verified.identity.chain_id,
+        "contract": verified.contract.to_string(),
+        "transaction": format!("0x{}", to_hex(&verified.tx)),
+        "block": verified.block_number,
+        "block_time": verified.block_time,
+        "depth": depth(verified.depth),
+    })
+}

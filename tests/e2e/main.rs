@@ -1,0 +1,7 @@
+//! End to end: real processes of the real binary, real sockets, real files.
+
+mod a_killed_relay_loses_nothing;
+mod a_reading_reaches_its_reader;
+mod the_command_line_keeps_its_promises;
+mod the_demonstration_holds;
+mod town;
