@@ -38,13 +38,20 @@
 
 mod broker;
 mod codec;
+mod core;
+mod handshake;
 mod hub;
+mod index;
 mod intake;
+mod listener;
 mod message;
 mod metrics;
 mod policy;
+mod router;
+mod session;
 mod settings;
 pub mod users;
+mod watchdog;
 
 pub use broker::{Broker, Failure, Parts, StartError};
 pub use hub::Hub;
