@@ -43,10 +43,10 @@ impl Collector {
             } else if self.first_seen.is_none() {
                 self.first_seen = Some(if self.started { now } else { At::MIN });
             }
-            self.started = true;
             self.metrics.chunks_waiting.set(self.waiting.len() as i64);
             let due = full || (self.is_old(now) && !self.queue_is_busy().await?);
             if !due {
+                self.started = true;
                 return Ok(());
             }
             self.close(now).await?;
