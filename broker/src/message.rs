@@ -154,6 +154,19 @@ impl<'a> Envelope<'a> {
     }
 }
 
+/// Flags that no envelope has: what follows is no message, but the beginning of a subscription.
+const MARKER: u8 = 0xFF;
+
+/// What a subscriber puts into the log of a slot where its subscription begins.
+pub(crate) fn marker() -> Bytes {
+    Bytes::from_static(&[MARKER])
+}
+
+/// Whether bytes are a [`marker`], of whatever subscriber.
+pub(crate) fn is_marker(bytes: &[u8]) -> bool {
+    bytes == [MARKER]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -149,9 +149,11 @@ pub(crate) struct Attachment {
 }
 
 impl Attachment {
-    /// Asks for a slot; [`Arrival::Subscribed`] follows.
-    pub(crate) fn subscribe(&mut self, slot: Slot) -> Result<(), RouterFault> {
-        self.tx.subscribe(slot_name(slot)).map(drop).map_err(|fault| RouterFault(fault.to_string()))
+    /// Asks for a slot; [`Arrival::Subscribed`] follows. Behind it goes a message that says where in the slot's log this
+    /// subscription begins, so that a loss shows even if it comes before the first delivery.
+    pub(crate) fn subscribe(&mut self, slot: Slot, marker: bytes::Bytes) -> Result<(), RouterFault> {
+        let subscribed = self.tx.subscribe(slot_name(slot)).and_then(|_| self.tx.publish(slot_name(slot), marker));
+        subscribed.map(drop).map_err(|fault| RouterFault(fault.to_string()))
     }
 
     pub(crate) fn unsubscribe(&mut self, slot: Slot) -> Result<(), RouterFault> {

@@ -26,7 +26,7 @@ pub(crate) async fn watch(router: Arc<Router>, interval: Duration, deadline: Dur
 async fn probe(router: &Arc<Router>, interval: Duration, deadline: Duration) -> Result<(), RouterFault> {
     let Ok(link) = tokio::time::timeout(deadline, router.attach()).await else { return Ok(()) };
     let mut link = link?;
-    link.subscribe(PROBE_SLOT)?;
+    link.subscribe(PROBE_SLOT, Bytes::new())?;
     let mut sent = Instant::now();
     let mut number = 0_u64;
     let mut subscribed = false;

@@ -16,7 +16,7 @@ use crate::codec::subscribe::{Subscribe, Unsubscribe, Wish};
 use crate::codec::write::{self, Delivery};
 use crate::core::Core;
 use crate::index::{FILTER_LEVELS_MAX, Slot, slot_of};
-use crate::message::Envelope;
+use crate::message::{Envelope, is_marker, marker};
 use crate::metrics::Reason;
 use crate::router::{Arrival, Attachment, RouterFault};
 
@@ -178,7 +178,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             stamp: (0, 0),
         };
         outbound.subscriptions.insert(slot, subscription);
-        outbound.link.subscribe(slot)?;
+        outbound.link.subscribe(slot, marker())?;
         Ok(true)
     }
 
@@ -247,6 +247,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 core.metrics.lost(lost);
             }
             subscription.last = Some(place);
+        }
+        if is_marker(&forward.publish.payload) {
+            return false;
         }
         let Some(envelope) = Envelope::decode(&forward.publish.payload) else { return false };
         if subscription.no_local && envelope.publisher == *number {
