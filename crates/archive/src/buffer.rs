@@ -1,0 +1,136 @@
+//! The open segment of the storage area, as readers see it: which pages there are and which runs of which series they hold.
+//!
+//! The writer thread adds to it after a commit and before the answers, so whoever was told that a record is durable finds it. A reader
+//! looks here first and takes its snapshot of the database second: a page that became chunks in between is then missing from the
+//! snapshot while its chunks are there, never both.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use rustc_hash::FxHashMap;
+use wire::At;
+
+/// Where one run stands.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RunAt {
+    pub(crate) page: u64,
+    pub(crate) epoch: u64,
+    pub(crate) first_seq: u64,
+    pub(crate) offset: u32,
+    pub(crate) count: u32,
+}
+
+impl RunAt {
+    pub(crate) fn last_seq(&self) -> u64 {
+        self.first_seq + u64::from(self.count) - 1
+    }
+}
+
+/// One page of the open segment.
+#[derive(Debug, Clone)]
+pub(crate) struct OpenPage {
+    pub(crate) via: u32,
+    pub(crate) at_min: At,
+    pub(crate) at_max: At,
+    /// Its runs, while the page is recent enough to be kept in memory.
+    pub(crate) body: Option<Bytes>,
+}
+
+/// A run with what a reader needs to get at it.
+#[derive(Debug, Clone)]
+pub(crate) struct OpenRun {
+    pub(crate) at: RunAt,
+    pub(crate) page: OpenPage,
+}
+
+/// The open segment.
+#[derive(Debug)]
+pub(crate) struct Buffer {
+    inner: RwLock<Inner>,
+    cache_bytes_max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    pages: BTreeMap<u64, OpenPage>,
+    series: FxHashMap<u32, Vec<RunAt>>,
+    cached_bytes: usize,
+    /// No page below this one has its body in memory.
+    cached_from: u64,
+}
+
+/// A page that was committed, or is about to be.
+#[derive(Debug)]
+pub(crate) struct Written {
+    pub(crate) id: u64,
+    pub(crate) page: OpenPage,
+    /// Its runs with their series.
+    pub(crate) runs: Vec<(u32, RunAt)>,
+}
+
+impl Buffer {
+    pub(crate) fn new(cache_bytes_max: usize) -> Self {
+        Self { inner: RwLock::default(), cache_bytes_max }
+    }
+
+    pub(crate) fn add(&self, written: Written) {
+        let inner = &mut *self.inner.write();
+        for (series, at) in written.runs {
+            inner.series.entry(series).or_default().push(at);
+        }
+        inner.cached_bytes += written.page.body.as_ref().map_or(0, Bytes::len);
+        inner.pages.insert(written.id, written.page);
+        while inner.cached_bytes > self.cache_bytes_max {
+            let Some((id, page)) = inner.pages.range_mut(inner.cached_from..).next() else { break };
+            inner.cached_bytes -= page.body.take().map_or(0, |body| body.len());
+            inner.cached_from = id + 1;
+        }
+    }
+
+    /// Forgets the pages up to `last`: they are chunks now.
+    pub(crate) fn remove_up_to(&self, last: u64) {
+        let inner = &mut *self.inner.write();
+        let kept = inner.pages.split_off(&(last + 1));
+        let gone = std::mem::replace(&mut inner.pages, kept);
+        inner.cached_bytes -= gone.values().filter_map(|page| page.body.as_ref()).map(Bytes::len).sum::<usize>();
+        inner.series.retain(|_, runs| {
+            // Pages are added in order, so the runs of each series are sorted by page.
+            let kept = runs.partition_point(|run| run.page <= last);
+            runs.drain(..kept);
+            !runs.is_empty()
+        });
+    }
+
+    /// The runs of one series that pass, in the order they were committed.
+    pub(crate) fn runs(&self, series: u32, pass: impl Fn(&RunAt, &OpenPage) -> bool) -> Vec<OpenRun> {
+        let inner = self.inner.read();
+        let Some(runs) = inner.series.get(&series) else { return Vec::new() };
+        let run = |at: &RunAt| {
+            let page = inner.pages.get(&at.page)?;
+            pass(at, page).then(|| OpenRun { at: *at, page: page.clone() })
+        };
+        runs.iter().filter_map(run).collect()
+    }
+
+    /// All series with runs in pages up to `last`.
+    pub(crate) fn series_up_to(&self, last: u64) -> Vec<u32> {
+        let inner = self.inner.read();
+        let mut series: Vec<u32> = inner.series.iter().filter(|(_, runs)| runs.first().is_some_and(|run| run.page <= last)).map(|(id, _)| *id).collect();
+        series.sort_unstable();
+        series
+    }
+
+    /// The pages up to `last` that are not in memory, as an inclusive range.
+    pub(crate) fn not_in_memory(&self, last: u64) -> Option<(u64, u64)> {
+        let inner = self.inner.read();
+        let first = *inner.pages.first_key_value()?.0;
+        let end = inner.cached_from.min(last + 1);
+        (first < end).then(|| (first, end - 1))
+    }
+
+    /// The last page, if there is one.
+    pub(crate) fn last_page(&self) -> Option<u64> {
+        self.inner.read().pages.last_key_value().map(|(id, _)| *id)
+    }
+}

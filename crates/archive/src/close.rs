@@ -1,0 +1,268 @@
+//! Closes segments: open pages become chunks, counters are saved, pages that nobody needs are deleted.
+//!
+//! The work is done on the caller's thread; the writer thread gets it in pieces that fit between the commits of records that wait for
+//! their acknowledgement.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use store::{Fault, Readers, Ticket, Writer};
+use wire::{At, Epoch, Record, RunView};
+
+use crate::buffer::OpenRun;
+use crate::chunk::{Builder, ChunkRow, Origin, Readings};
+use crate::engine::{Done, Engine, Frozen, Job, Publish};
+use crate::error::{Damage, ReadError};
+use crate::held::StateId;
+use crate::ledger;
+use crate::shared::Shared;
+
+/// Counters saved in one commit.
+const SAVE_PIECE: usize = 1024;
+/// Chunks kept in one commit, and bytes.
+const CHUNKS_PIECE: usize = 256;
+const CHUNK_BYTES_PIECE: usize = 1 << 20;
+/// Roots completed in one round.
+const ROOTS_PIECE: usize = 64;
+
+/// What closing did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Closed {
+    /// Chunks made.
+    pub chunks: u64,
+    /// Records in them.
+    pub records: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// Chunks that got the root they lacked.
+    pub roots: u64,
+}
+
+/// What the upkeep remembers between two rounds. One at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Upkeep {
+    /// When a record was first seen in the open segment.
+    buffer_since: Option<At>,
+    /// The same for pages whose counters are not saved.
+    outgoing_since: Option<(At, u64)>,
+    /// Chunks of a close that failed may be there.
+    unclean: bool,
+}
+
+/// What closing works with.
+pub(crate) struct Closer<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) writer: &'a Writer<Engine>,
+    pub(crate) readers: &'a Readers,
+    pub(crate) upkeep: &'a mut Upkeep,
+}
+
+impl Closer<'_> {
+    /// Closes what is due at `now`.
+    pub(crate) fn close_due(&mut self, now: At, last_outgoing: u64) -> Result<Closed, ReadError> {
+        let limits = self.shared.options.segment;
+        let total = self.shared.gauges.buffer.total();
+        let has_pages = self.shared.buffer.last_page().is_some();
+        self.upkeep.buffer_since = has_pages.then(|| self.upkeep.buffer_since.unwrap_or(now));
+        let old = |since: At| Duration::from_nanos(now.saturating_sub(since).max(0).cast_unsigned()) >= limits.age_max;
+        let buffer_due = has_pages
+            && (total.records >= limits.records_max || total.bytes >= limits.bytes_max || self.upkeep.buffer_since.is_some_and(old));
+        let (since, last) = *self.upkeep.outgoing_since.get_or_insert((now, last_outgoing));
+        // Live pages come and go; their age is what bounds the replay.
+        let outgoing_due = last != last_outgoing && old(since);
+        if last == last_outgoing {
+            self.upkeep.outgoing_since = Some((now, last));
+        }
+        let mut closed = Closed::default();
+        if buffer_due || outgoing_due {
+            closed = self.close(buffer_due)?;
+            self.upkeep.outgoing_since = Some((now, last_outgoing));
+        }
+        self.purge()?;
+        closed.roots = self.complete_roots()?;
+        Ok(closed)
+    }
+
+    /// Closes the open segment (`buffer`) and saves the counters.
+    pub(crate) fn close(&mut self, buffer: bool) -> Result<Closed, ReadError> {
+        if self.upkeep.unclean {
+            self.ask(Job::Discard)?;
+            self.upkeep.unclean = false;
+        }
+        let frozen = match self.ask(Job::Freeze)? {
+            Done::Frozen(frozen) => frozen,
+            other => return Err(other.unexpected().into()),
+        };
+        let (rest, closed) = self.close_frozen(buffer, &frozen);
+        if closed.is_err() {
+            self.upkeep.unclean = true;
+            // They are still marked as changed only if somebody says so. If the writer is gone, the next opening replays the pages.
+            self.ask(Job::PutBack(rest.to_vec()))?;
+        } else if buffer {
+            self.upkeep.buffer_since = None;
+        }
+        closed
+    }
+
+    /// Gives the counters that were not saved, and what was done.
+    fn close_frozen<'f>(&mut self, buffer: bool, frozen: &'f Frozen) -> (&'f [StateId], Result<Closed, ReadError>) {
+        let mut closed = Closed::default();
+        if buffer && let Err(error) = self.build(frozen.buffer_last, &mut closed) {
+            return (&frozen.changed, Err(error));
+        }
+        for piece in frozen.changed.chunks(SAVE_PIECE) {
+            if let Err(error) = self.ask(Job::Save(piece.to_vec())) {
+                return (&frozen.changed, Err(error));
+            }
+        }
+        let publish = Publish {
+            buffer_last: buffer.then_some(frozen.buffer_last),
+            outgoing_next: frozen.outgoing_next,
+            chunks: closed.chunks.cast_signed(),
+            records: closed.records.cast_signed(),
+            bytes: closed.bytes.cast_signed(),
+        };
+        match self.ask(Job::Publish(publish)) {
+            Ok(_) => (&[], Ok(closed)),
+            // Saved counters do no harm, but the mark behind them is not set: save them again with the next one.
+            Err(error) => (&frozen.changed, Err(error)),
+        }
+    }
+
+    /// Makes chunks of the pages up to `last`.
+    fn build(&mut self, last: u64, closed: &mut Closed) -> Result<(), ReadError> {
+        let pages = Pages::load(self.shared, self.readers, last)?;
+        let failed = |error: std::io::Error| ReadError::Writer(Fault::Work(format!("can't compress a chunk: {error}").into()));
+        let mut builder = Builder::new(self.shared.options.chunk_records_max).map_err(failed)?;
+        let mut outbox = Outbox::default();
+        for series in self.shared.buffer.series_up_to(last) {
+            let name = self.shared.series.name(series).ok_or(Damage::Row("a series has no name"))?;
+            let mut runs = self.shared.buffer.runs(series, |at, _| at.page <= last);
+            // Sorting is stable: of two records under one key the one committed first comes first, and stays.
+            runs.sort_by_key(|run| (run.at.epoch, run.page.via, run.at.first_seq));
+            for group in runs.chunk_by(|one, other| (one.at.epoch, one.page.via) == (other.at.epoch, other.page.via)) {
+                let (epoch, via) = (group[0].at.epoch, group[0].page.via);
+                let (readings, others) = gather(&pages, group)?;
+                if !others.is_empty() {
+                    self.ask(Job::KeepAside(others.into_iter().map(|record| (via, record)).collect()))?;
+                }
+                let secret = self.shared.secrets.of(&name, Epoch(epoch));
+                let origin = Origin { series, name: &name, epoch, via, secret: secret.as_deref() };
+                builder.build(origin, &readings, |row| outbox.rows.push(row)).map_err(failed)?;
+                outbox.count(closed);
+                if outbox.is_full() {
+                    outbox.send(self.writer)?;
+                }
+            }
+        }
+        outbox.send(self.writer)?;
+        outbox.settle()
+    }
+
+    /// Deletes pages in chunks and delivered ones, piece by piece.
+    pub(crate) fn purge(&mut self) -> Result<(), ReadError> {
+        while let Done::Purged { more: true } = self.ask(Job::Purge)? {}
+        Ok(())
+    }
+
+    /// Computes roots of chunks whose epoch's secret came later than they.
+    fn complete_roots(&mut self) -> Result<u64, ReadError> {
+        let roots = self.readers.read(|tx| ledger::missing_roots(tx, self.shared, ROOTS_PIECE))?;
+        let count = roots.len() as u64;
+        let tickets: Result<Vec<_>, Fault> = roots.into_iter().map(|(chunk, root)| self.writer.submit_ahead(Job::Root { chunk, root })).collect();
+        for ticket in tickets? {
+            ticket.wait()?;
+        }
+        Ok(count)
+    }
+
+    pub(crate) fn ask(&self, job: Job) -> Result<Done, ReadError> {
+        Ok(self.writer.submit_ahead(job)?.wait()?)
+    }
+}
+
+/// Chunks on their way to the writer thread: one piece is built while the piece before it is committed.
+#[derive(Default)]
+struct Outbox {
+    rows: Vec<ChunkRow>,
+    counted: usize,
+    bytes: usize,
+    under_way: Option<Ticket<Done>>,
+}
+
+impl Outbox {
+    fn count(&mut self, closed: &mut Closed) {
+        for row in &self.rows[self.counted..] {
+            closed.chunks += 1;
+            closed.records += row.seqs.count();
+            closed.bytes += row.body.len() as u64;
+            self.bytes += row.body.len();
+        }
+        self.counted = self.rows.len();
+    }
+
+    fn is_full(&self) -> bool {
+        self.rows.len() >= CHUNKS_PIECE || self.bytes >= CHUNK_BYTES_PIECE
+    }
+
+    fn send(&mut self, writer: &Writer<Engine>) -> Result<(), ReadError> {
+        self.settle()?;
+        self.counted = 0;
+        self.bytes = 0;
+        self.under_way = Some(writer.submit_ahead(Job::Chunks(std::mem::take(&mut self.rows)))?);
+        Ok(())
+    }
+
+    fn settle(&mut self) -> Result<(), ReadError> {
+        if let Some(ticket) = self.under_way.take() {
+            ticket.wait()?;
+        }
+        Ok(())
+    }
+}
+
+/// Bodies of the pages that are no longer in memory.
+struct Pages(BTreeMap<u64, Bytes>);
+
+impl Pages {
+    fn load(shared: &Shared, readers: &Readers, last: u64) -> Result<Self, ReadError> {
+        let missing = shared.buffer.not_in_memory(last);
+        let Some((low, high)) = missing else { return Ok(Self(BTreeMap::new())) };
+        readers.read(|tx| {
+            let mut statement = tx.prepare_cached("SELECT id, body FROM buffer WHERE id BETWEEN ?1 AND ?2")?;
+            let mut rows = statement.query((low.cast_signed(), high.cast_signed()))?;
+            let mut pages = BTreeMap::new();
+            while let Some(row) = rows.next()? {
+                pages.insert(row.get::<_, i64>(0)?.cast_unsigned(), Bytes::from(row.get::<_, Vec<u8>>(1)?));
+            }
+            Ok(Self(pages))
+        })
+    }
+
+    fn bytes<'a>(&'a self, run: &'a OpenRun) -> Result<&'a [u8], ReadError> {
+        let body = run.page.body.as_ref().or_else(|| self.0.get(&run.at.page));
+        let bytes = body.and_then(|body| body.get(run.at.offset as usize..));
+        bytes.ok_or(ReadError::Damaged(Damage::Row("a page is missing or ends before its runs")))
+    }
+}
+
+/// The readings of runs that are sorted by their first number: sorted, and each number once. A record that came twice is one; one that came
+/// again with another content is given beside.
+fn gather(pages: &Pages, runs: &[OpenRun]) -> Result<(Readings, Vec<Record>), ReadError> {
+    let mut readings = Readings::default();
+    let mut overlap = None;
+    let mut last = 0;
+    for run in runs {
+        let (view, _) = RunView::parse(pages.bytes(run)?).map_err(|fault| Damage::Page { page: run.at.page, fault })?;
+        if view.first_seq() <= last {
+            overlap = Some(view);
+        }
+        last = last.max(view.last_seq());
+        view.records().for_each(|record| readings.push(&record));
+    }
+    let Some(run) = overlap else { return Ok((readings, Vec::new())) };
+    let (sorted, others) = readings.sorted();
+    let others = others.into_iter().map(|index| readings.view(run.series(), run.epoch(), index).to_record()).collect();
+    Ok((sorted, others))
+}

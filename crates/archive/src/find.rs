@@ -1,0 +1,104 @@
+//! Finds records of the storage area by their keys.
+
+use std::collections::BTreeMap;
+
+use rusqlite::Transaction;
+use wire::{At, Operation, RecordView, RunView};
+
+use crate::buffer::{OpenRun, RunAt};
+use crate::chunk;
+use crate::error::{Damage, ReadError};
+use crate::schema::{decode, to_sql};
+use crate::shared::Shared;
+
+/// A record as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) via: u32,
+    pub(crate) at: At,
+    pub(crate) operation: Operation,
+    pub(crate) payload: Vec<u8>,
+}
+
+impl Found {
+    /// Whether `record` has the same content.
+    pub(crate) fn is(&self, record: &RecordView<'_>) -> bool {
+        self.at == record.at && self.operation == record.operation && self.payload == record.payload
+    }
+
+    /// The stored content under the key of `other`.
+    pub(crate) fn view<'a>(&'a self, other: &RecordView<'a>) -> RecordView<'a> {
+        RecordView { at: self.at, operation: self.operation, payload: &self.payload, ..*other }
+    }
+}
+
+/// What is stored of one series and epoch under the numbers `low..=high`: in `more` (runs with their relay), in the open pages, in chunks.
+pub(crate) fn find<'a>(
+    tx: &Transaction<'_>,
+    shared: &Shared,
+    series: u32,
+    epoch: u64,
+    (low, high): (u64, u64),
+    more: impl Iterator<Item = (RunAt, u32, &'a [u8])>,
+) -> Result<BTreeMap<u64, Found>, ReadError> {
+    let wanted = (high - low + 1) as usize;
+    let touches = |at: &RunAt| at.epoch == epoch && at.first_seq <= high && at.last_seq() >= low;
+    let mut found = BTreeMap::new();
+    for (at, via, bytes) in more.filter(|(at, ..)| touches(at)) {
+        take_run(&mut found, at.page, via, bytes, (low, high))?;
+    }
+    for run in shared.buffer.runs(series, |at, _| touches(at)) {
+        if found.len() == wanted {
+            return Ok(found);
+        }
+        with_run(tx, &run, |bytes| take_run(&mut found, run.at.page, run.page.via, bytes, (low, high)))?;
+    }
+    let mut statement = tx.prepare_cached(
+        "SELECT via, seqs, body FROM chunks WHERE series = ?1 AND epoch = ?2 AND seq_first <= ?3 AND seq_last >= ?4 ORDER BY seq_first DESC",
+    )?;
+    let mut rows = statement.query((series, to_sql(epoch), high.cast_signed(), low.cast_signed()))?;
+    while let Some(row) = rows.next()? {
+        if found.len() == wanted {
+            break;
+        }
+        let seqs = decode(&row.get::<_, Vec<u8>>(1)?).map_err(|fault| Damage::Intervals { table: "chunks", fault })?;
+        if !seqs.overlaps(low, high) {
+            continue;
+        }
+        let via = row.get(0)?;
+        let readings = chunk::decode(&row.get::<_, Vec<u8>>(2)?, &seqs)?;
+        for index in readings.seqs.partition_point(|seq| *seq < low)..readings.seqs.partition_point(|seq| *seq <= high) {
+            found.entry(readings.seqs[index]).or_insert_with(|| Found {
+                via,
+                at: readings.ats[index],
+                operation: readings.operations[index],
+                payload: readings.payload(index).to_vec(),
+            });
+        }
+    }
+    Ok(found)
+}
+
+fn take_run(found: &mut BTreeMap<u64, Found>, page: u64, via: u32, bytes: &[u8], (low, high): (u64, u64)) -> Result<(), ReadError> {
+    let (run, _) = RunView::parse(bytes).map_err(|fault| Damage::Page { page, fault })?;
+    for record in run.records().filter(|record| (low..=high).contains(&record.seq)) {
+        found.entry(record.seq).or_insert_with(|| Found { via, at: record.at, operation: record.operation, payload: record.payload.to_vec() });
+    }
+    Ok(())
+}
+
+/// Lends the bytes of an open run, from memory or from the file. A page that is no longer in the file has become chunks, which the same
+/// snapshot shows: then there is nothing to lend.
+pub(crate) fn with_run(tx: &Transaction<'_>, run: &OpenRun, lend: impl FnOnce(&[u8]) -> Result<(), ReadError>) -> Result<(), ReadError> {
+    let offset = run.at.offset as usize;
+    let missing = Damage::Row("a page ends before its runs");
+    if let Some(body) = &run.page.body {
+        return lend(body.get(offset..).ok_or(missing)?);
+    }
+    let mut statement = tx.prepare_cached("SELECT body FROM buffer WHERE id = ?1")?;
+    let mut rows = statement.query([run.at.page.cast_signed()])?;
+    match rows.next()? {
+        Some(row) => lend(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?.get(offset..).ok_or(missing)?),
+        None => Ok(()),
+    }
+}
