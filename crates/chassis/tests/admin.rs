@@ -1,4 +1,5 @@
 //! The admin port, over real HTTP.
+#![allow(clippy::unwrap_used, reason = "a test has nothing better to do with an error")]
 
 use std::net::SocketAddr;
 

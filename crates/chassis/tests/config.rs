@@ -1,4 +1,5 @@
 //! A configuration fault names the key, where it comes from and the fix.
+#![allow(clippy::unwrap_used, reason = "a test has nothing better to do with an error")]
 
 use std::io::Write;
 use std::path::Path;

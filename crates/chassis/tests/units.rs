@@ -1,4 +1,5 @@
 //! Units: who stops when, who is started again, and what the result says.
+#![allow(clippy::unwrap_used, reason = "a test has nothing better to do with an error")]
 
 use std::convert::Infallible;
 use std::io;

@@ -65,7 +65,7 @@ impl Shared {
 
     /// There is no session any more.
     pub(crate) fn withdraw_session(&self) {
-        self.connected.send_if_modified(|connected| std::mem::take(connected));
+        self.connected.send_if_modified(std::mem::take);
         self.state.send_if_modified(|state| {
             let was = state.is_connected();
             if was {

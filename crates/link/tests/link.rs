@@ -1,4 +1,5 @@
 //! A link against a scripted peer, on real sockets.
+#![allow(clippy::unwrap_used, reason = "a test has nothing better to do with an error")]
 
 use std::time::{Duration, Instant};
 
@@ -416,6 +417,31 @@ async fn a_peer_that_comes_up_later_is_found() {
     });
     let _peer = Peer::start_at(address, Script::default()).await;
     assert_eq!(in_time(waiting).await.unwrap(), Ok(()));
+}
+
+/// A peer that lets us in and throws us out again must not be hammered.
+#[tokio::test]
+async fn a_connection_that_did_no_good_does_not_shorten_the_pauses() {
+    let peer = Peer::start(Script::default().publishes(Answer::Drop)).await;
+    let millis = Duration::from_millis;
+    let (link, _incoming) = Link::start(LinkConfig {
+        backoff: Backoff::try_new(millis(40), millis(10_000), 0.0).unwrap(),
+        ..config(peer.address())
+    });
+    let started = Instant::now();
+    for _ in 0..4 {
+        assert_eq!(in_time(link.publish("t", "x")).await, Err(PublishError::Lost));
+    }
+    let pauses = millis(40 + 80 + 160);
+    assert!(started.elapsed() >= pauses, "{:?}", started.elapsed());
+
+    // An acknowledgement does, but only for the next time.
+    peer.script(|script| script.publishes(Answer::Ack));
+    assert_eq!(in_time(link.publish("t", "x")).await, Ok(()));
+    peer.hang_up();
+    let started = Instant::now();
+    assert_eq!(in_time(link.publish("t", "x")).await, Ok(()));
+    assert!(started.elapsed() < millis(320), "{:?}", started.elapsed());
 }
 
 #[tokio::test]

@@ -15,6 +15,8 @@ use tokio::time::timeout;
 
 /// Lines of output that are kept, for messages.
 const LINES_KEPT: usize = 400;
+/// How long the output of an ended process may take to arrive; somebody it started may hold it open.
+const OUTPUT_DEADLINE: Duration = Duration::from_secs(1);
 
 /// A running program. Its whole process group gets SIGKILL when this is dropped.
 pub struct Child {
@@ -115,6 +117,7 @@ impl Child {
     pub async fn kill_9(&mut self) {
         self.signal(Signal::KILL);
         self.child.wait().await.expect("the end of a child");
+        self.output.complete().await;
     }
 
     /// SIGTERM to the whole group; [`Child::wait`] tells how it ends.
@@ -132,15 +135,17 @@ impl Child {
         self.signal(Signal::CONT);
     }
 
-    /// Waits for its end.
+    /// Waits for its end and for the rest of its output.
     ///
     /// # Panics
     /// When the deadline passes; the panic shows the last lines.
     pub async fn wait(&mut self, deadline: Duration) -> ExitStatus {
-        match timeout(deadline, self.child.wait()).await {
-            Ok(status) => status.expect("the end of a child"),
-            Err(_) => panic!("{} did not end within {deadline:?}\n{}", self.name, self.output()),
-        }
+        let Ok(status) = timeout(deadline, self.child.wait()).await else {
+            let last = self.output();
+            panic!("{} did not end within {deadline:?}\n{last}", self.name);
+        };
+        self.output.complete().await;
+        status.expect("the end of a child")
     }
 
     /// How it ended, if it has.
@@ -194,6 +199,18 @@ impl Output {
         }
         self.lock().open -= 1;
         self.grown.send_replace(());
+    }
+
+    /// Waits until both outputs have ended.
+    async fn complete(&self) {
+        let mut grown = self.grown.subscribe();
+        let ended = async {
+            while self.lock().open > 0 {
+                // The sender is in `self`.
+                let _ = grown.changed().await;
+            }
+        };
+        let _ = timeout(OUTPUT_DEADLINE, ended).await;
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Lines> {

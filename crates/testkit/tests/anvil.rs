@@ -1,4 +1,5 @@
 //! A real chain comes up, answers, stands still and goes on. Needs anvil: `scripts/anvil` installs one.
+#![allow(clippy::unwrap_used, reason = "a test has nothing better to do with an error")]
 
 use std::time::Duration;
 

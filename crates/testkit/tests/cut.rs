@@ -1,4 +1,5 @@
 //! A link that is cut passes nothing, and what waited passes when it is healed.
+#![allow(clippy::unwrap_used, reason = "a test has nothing better to do with an error")]
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -1,4 +1,5 @@
 //! Real processes: read, paused, killed with all they started.
+#![allow(clippy::unwrap_used, reason = "a test has nothing better to do with an error")]
 
 use std::time::Duration;
 
