@@ -71,6 +71,9 @@ pub enum StartError {
     /// Anchoring can't be prepared.
     #[error("anchoring: {0}")]
     Anchor(#[from] anchor::StartError),
+    /// An input can't begin.
+    #[error(transparent)]
+    Input(#[from] InputError),
     /// No thread for stdin.
     #[error("can't read lines: {0}")]
     Lines(#[source] std::io::Error),
@@ -130,6 +133,11 @@ fn open(config: Config, mut parts: Parts) -> Result<Agent, StartError> {
         Targets::new(config.relays.clone()).ok_or_else(|| ConfigFault::key("relays", "is empty; name at least one relay"))?;
     let rules = Rules::new(config.sensor.clone(), config.streams.clone());
     let desk = inputs::Desk { outbox: outbox.clone(), rules, clock: parts.clock, metrics };
+    for input in &config.inputs {
+        if let InputConfig::Csv(csv) = input {
+            inputs::csv::check(csv, &desk)?;
+        }
+    }
     let inputs_open = watch::Sender::new(config.inputs.len());
     let seeds = Mutex::new(parts.rng);
     let inner = Inner { config, targets, outbox, anchoring, desk, lines, inputs_open, quarantined, seeds, _lock: lock };

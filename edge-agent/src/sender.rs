@@ -25,7 +25,7 @@ use crate::progress::Progress;
 use crate::target::Targets;
 
 /// How long a stopping agent waits for the answers of its window.
-const LAST_ANSWERS: Duration = Duration::from_secs(5);
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// MQTT 5 reason codes that say: never, as it is.
 const NOT_AUTHORIZED: u8 = 0x87;

@@ -152,17 +152,29 @@ async fn pace(config: &CsvConfig, desk: &Desk) -> Result<Pace, InputError> {
     Ok(Pace::Times(span.as_secs_f64() / wanted))
 }
 
+/// Opens the file and tells how many of its rows are done with.
+fn resume(config: &CsvConfig, desk: &Desk) -> Result<(Source, u64), InputError> {
+    let source = Source::open(config, desk)?;
+    let input = || config.name.clone();
+    let done = desk
+        .outbox
+        .position(&config.name, &source.identity())
+        .map_err(|source| InputError::Position { input: input(), source })?
+        .ok_or_else(|| InputError::Source { input: input() })?;
+    Ok((source, done))
+}
+
+/// Finds out before anything runs whether the file can be replayed.
+pub(crate) fn check(config: &CsvConfig, desk: &Desk) -> Result<(), InputError> {
+    resume(config, desk).map(drop)
+}
+
 /// Replays the file from where the outbox ends, to its end.
 pub(crate) async fn run(config: CsvConfig, desk: Desk, stop: Stop) -> Result<(), InputError> {
     let pace = pace(&config, &desk).await?;
-    let mut source = Source::open(&config, &desk)?;
+    let (mut source, done) = resume(&config, &desk)?;
     let identity = source.identity();
     let input = config.name.clone();
-    let done = desk
-        .outbox
-        .position(&input, &identity)
-        .map_err(|source| InputError::Position { input: input.clone(), source })?
-        .ok_or_else(|| InputError::Source { input: input.clone() })?;
     while source.rows < done {
         if source.next()?.is_none() {
             break;

@@ -11,6 +11,8 @@ pub(crate) mod reading_back;
 mod schema;
 mod sending;
 mod taking;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 use std::sync::Arc;
