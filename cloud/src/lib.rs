@@ -1,1 +1,30 @@
 //! The cloud: ingest, archive, live delivery, history and access.
+//!
+//! A cloud is one archive with a broker and an HTTP interface in front and an anchor worker beside. Relays publish frames to the
+//! broker; the [ingest](ingest) gives them to the archive, with a verdict for each record, lets the broker acknowledge after the
+//! commit, and sends [receipts]: only then may a relay delete. What is new goes to [live] subscribers without waiting for
+//! the commit. What is past is asked for over MQTT or HTTP, and goes through [`History`], which takes a [`Viewer`] for every read. The same
+//! grants serve all of it.
+
+mod access;
+mod anchoring;
+mod answers;
+mod cloud;
+pub mod config;
+pub mod history;
+mod http;
+mod ingest;
+mod late;
+mod live;
+mod metrics;
+mod moment;
+pub mod problem;
+pub mod reading;
+pub mod receipts;
+
+pub use anchoring::ServerState;
+pub use cloud::{Cloud, Parts, StartError};
+pub use config::{Access, Config, ConfigError};
+pub use history::{Ask, History, Viewer};
+pub use problem::Problem;
+pub use reading::{Page, Payload, Reading};

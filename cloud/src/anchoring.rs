@@ -1,0 +1,123 @@
+//! Anchoring beside ingest: the archive's chunks as a source for the anchor worker, and where a record stands by its ledger.
+//!
+//! The worker polls the archive and has a database of its own; nothing that the chain does reaches ingest.
+
+use std::sync::Arc;
+
+use anchor::ledger::Standing;
+use anchor::machine::State;
+use anchor::rows::Place;
+use anchor::{ChunkSource, Ledger, LedgerError, Proof, ProveError, SourceError};
+use archive::{Archive, ReadError};
+use serde::Serialize;
+use wire::digest::Salt;
+use wire::{ChunkHeader, Digest, Epoch, EpochSecret, Record, RecordKey};
+
+/// Announcements of epoch secrets that are looked through at once.
+const ANNOUNCEMENTS_PIECE: usize = 1_024;
+
+/// The archive, as the anchor worker sees it.
+pub(crate) struct Chunks(pub(crate) Archive);
+
+impl ChunkSource for Chunks {
+    fn chunks_after(&self, id: i64, limit: usize) -> Result<Vec<(i64, ChunkHeader)>, SourceError> {
+        self.0.chunks_after(id, limit).map_err(SourceError::new)
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.0.epoch()
+    }
+}
+
+/// The server's states of a record, named after the patent (B3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum ServerState {
+    /// Durable here, not on its way to the chain yet.
+    RequestCompleted,
+    /// A transaction for it is signed, and not final: it may have to be sent again.
+    SentToChain,
+    /// On chain for good.
+    OnChain,
+}
+
+impl From<State> for ServerState {
+    fn from(state: State) -> Self {
+        match state {
+            State::Batched => Self::RequestCompleted,
+            State::Final => Self::OnChain,
+            State::Signed | State::Sent | State::Mined | State::Failed => Self::SentToChain,
+        }
+    }
+}
+
+/// What the archive contributes to the proof of one record.
+pub(crate) struct Evidence {
+    chunk: i64,
+    leaves: Vec<Digest>,
+    index: usize,
+    record: Record,
+    salt: Salt,
+}
+
+/// What a record in the archive still lacks for a proof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Missing {
+    /// Its segment is still open.
+    #[error("the record is not part of a chunk yet; ask again later")]
+    Chunk,
+    /// The origin has not announced the epoch's secret, without which nobody can compute leaves.
+    #[error("the secret of the record's epoch was not announced yet; ask again later")]
+    Secret,
+}
+
+impl Evidence {
+    /// Gathers it; `None` if the record is not in the archive.
+    pub(crate) fn gather(archive: &Archive, key: &RecordKey) -> Result<Option<Result<Self, Missing>>, ReadError> {
+        let Some(entry) = archive.get(key)? else { return Ok(None) };
+        let Some((chunk, index)) = archive.chunk_of(key)? else { return Ok(Some(Err(Missing::Chunk))) };
+        let (Some(leaves), Some(secret)) = (archive.chunk_leaves(chunk)?, secret_of(archive, key)?) else {
+            return Ok(Some(Err(Missing::Secret)));
+        };
+        let salt = secret.salt(&entry.record.view());
+        Ok(Some(Ok(Self { chunk, leaves, index, record: entry.record, salt })))
+    }
+}
+
+/// The secret that salts a record: the sensor's own goes before a relay's, and the first announced stays, as in the archive itself.
+fn secret_of(archive: &Archive, key: &RecordKey) -> Result<Option<EpochSecret>, ReadError> {
+    let (mut after, mut of_relay) = (0, None);
+    loop {
+        let announced = archive.announcements_after(after, ANNOUNCEMENTS_PIECE)?;
+        let Some((last, _)) = announced.last() else { return Ok(of_relay) };
+        after = *last;
+        for (_, announcement) in announced.into_iter().filter(|(_, announcement)| announcement.epoch == key.epoch) {
+            match announcement.scope {
+                Some(sensor) if sensor.owns(key.series.as_str()) => return Ok(Some(announcement.secret)),
+                Some(_) => {}
+                None => of_relay = of_relay.or(Some(announcement.secret)),
+            }
+        }
+    }
+}
+
+/// What the cloud's own ledger knows.
+#[derive(Clone)]
+pub(crate) struct Anchored(pub(crate) Arc<Ledger>);
+
+impl Anchored {
+    /// Where a chunk is anchored, if it is in a batch.
+    pub(crate) fn place(&self, chunk: i64) -> Result<Option<Place>, LedgerError> {
+        self.0.batch_of_chunk(chunk)
+    }
+
+    /// The proof of one record.
+    pub(crate) fn prove(&self, evidence: &Evidence) -> Result<Proof, ProveError> {
+        let Evidence { chunk, leaves, index, record, salt } = evidence;
+        anchor::prove(&self.0, &anchor::Evidence { chunk: *chunk, leaves, index: *index, record, salt: *salt })
+    }
+
+    /// Batches by state.
+    pub(crate) fn standing(&self) -> Result<Standing, LedgerError> {
+        self.0.standing()
+    }
+}

@@ -1,0 +1,390 @@
+//! What can be set about a cloud. `config/cloud.toml` is the manual.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use chassis::{Size, Span};
+use serde::Deserialize;
+
+/// The smallest storage budget: below it the archive would refuse within minutes what relays send.
+pub const BUDGET_MIN: Size = Size::mib(64);
+/// The largest page of history: it must fit an MQTT packet and an HTTP client's patience.
+pub const PAGE_RECORDS_MAX: usize = 100_000;
+
+/// What an answer may need beside `history.page_bytes`: the one record that may be above it, topics and properties.
+const ANSWER_SPARE: Size = Size::mib(1);
+
+/// Everything a cloud is told at its start.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The cloud's name: its party on the chain is `server/{name}`.
+    #[serde(default = "name")]
+    pub name: String,
+    /// Where relays and readers connect with MQTT.
+    pub listen: Vec<SocketAddr>,
+    /// Where the HTTP interface listens.
+    pub http: SocketAddr,
+    /// Admin port (/live, /ready, /metrics, /version); without it there is none.
+    pub admin: Option<SocketAddr>,
+    /// Folder of the cloud's databases; made if it is missing.
+    pub data: PathBuf,
+    /// Who may connect and what they may do.
+    pub access: Access,
+    /// Limits of the archive.
+    #[serde(default)]
+    pub storage: Storage,
+    /// Limits of the MQTT face.
+    #[serde(default)]
+    pub broker: BrokerLimits,
+    /// How receipts are batched.
+    #[serde(default)]
+    pub receipts: Receipts,
+    /// Limits of live delivery.
+    #[serde(default)]
+    pub live: Live,
+    /// Limits of queries.
+    #[serde(default)]
+    pub history: History,
+    /// Anchoring on a chain; without it nothing is anchored.
+    pub anchor: Option<Anchoring>,
+}
+
+fn name() -> String {
+    "cloud".to_owned()
+}
+
+/// Who may connect and what they may do.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "lowercase")]
+pub enum Access {
+    /// Everybody may do everything. Only with loopback addresses.
+    Anonymous,
+    /// Users with passwords, and what each is granted.
+    Files {
+        /// `name:$argon2id$…` lines.
+        users: PathBuf,
+        /// `[[grant]]` tables.
+        grants: PathBuf,
+    },
+}
+
+/// Limits of the archive.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Storage {
+    /// Bytes that the archive may hold; above it frames are refused with "quota exceeded", and the relays keep them.
+    pub budget: Size,
+    /// An open segment becomes chunks at this many records.
+    pub segment_records: u64,
+    /// An open segment becomes chunks at this size.
+    pub segment_bytes: Size,
+    /// An open segment becomes chunks at this age.
+    pub segment_age: Span,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self { budget: Size::gib(64), segment_records: 1_000_000, segment_bytes: Size::mib(64), segment_age: Span::seconds(60) }
+    }
+}
+
+/// Limits of the MQTT face.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BrokerLimits {
+    /// Connections at once.
+    pub connections_max: usize,
+    /// Largest MQTT packet; at least what the relays' frames need.
+    pub packet_bytes_max: Size,
+}
+
+impl Default for BrokerLimits {
+    fn default() -> Self {
+        Self { connections_max: 20_000, packet_bytes_max: Size::mib(16) }
+    }
+}
+
+/// How receipts are batched.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Receipts {
+    /// How long a committed frame waits for others before its relay hears of it.
+    pub wait: Span,
+    /// Frames in one receipt, at most.
+    pub frames_max: u64,
+}
+
+impl Default for Receipts {
+    fn default() -> Self {
+        Self { wait: Span::millis(2), frames_max: 64 }
+    }
+}
+
+/// Limits of live delivery.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Live {
+    /// Bytes of new records that may wait for delivery; beyond it new ones are dropped from the live stream (never from the
+    /// archive) and counted.
+    pub queue: Size,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self { queue: Size::mib(64) }
+    }
+}
+
+/// Limits of queries.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct History {
+    /// Records of one page, at most.
+    pub page_records_max: usize,
+    /// Bytes of one page as JSON, at most; at least one record is always in it.
+    pub page_bytes: Size,
+    /// Queries that read the archive at the same time; the others wait.
+    pub readers: usize,
+    /// Queries over MQTT that may wait; one more is refused with "quota exceeded".
+    pub waiting_max: usize,
+    /// HTTP connections at once; one more waits to be accepted.
+    pub connections_max: usize,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self { page_records_max: 10_000, page_bytes: Size::mib(4), readers: 4, waiting_max: 256, connections_max: 1_024 }
+    }
+}
+
+/// Anchoring on a chain.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Anchoring {
+    /// The chain's JSON-RPC address, `http://host:port`.
+    pub rpc: String,
+    /// Where the registry contract is, `0x…`.
+    pub contract: String,
+    /// The cloud's own private key.
+    pub key_file: PathBuf,
+    /// When a batch is closed.
+    #[serde(default)]
+    pub batch: anchor::config::Batching,
+    /// When a batch counts as on chain for good.
+    #[serde(default)]
+    pub confirmation: anchor::config::Confirmation,
+    /// How often archive and chain are looked at.
+    #[serde(default = "poll")]
+    pub poll: Span,
+    /// How long one answer of the chain may take.
+    #[serde(default = "timeout")]
+    pub timeout: Span,
+    /// What one unit of gas may cost at most; above that, batches wait.
+    #[serde(default = "fee_cap_gwei")]
+    pub fee_cap_gwei: u64,
+}
+
+fn poll() -> Span {
+    Span::seconds(1)
+}
+
+fn timeout() -> Span {
+    Span::seconds(10)
+}
+
+fn fee_cap_gwei() -> u64 {
+    500
+}
+
+/// Why a configuration can't be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// Anonymous access is for one's own machine only.
+    #[error("{field} = {address}: anonymous access is only allowed on loopback addresses; use 127.0.0.1 or set access.files")]
+    NotLoopback {
+        /// The key.
+        field: &'static str,
+        /// Its value.
+        address: SocketAddr,
+    },
+    /// Nothing to listen at.
+    #[error("listen is empty; give at least one address, like [\"0.0.0.0:1883\"]")]
+    NoListener,
+    /// A limit outside its range.
+    #[error("{field} {fix}")]
+    Range {
+        /// The key.
+        field: &'static str,
+        /// What it must be.
+        fix: String,
+    },
+    /// The `[anchor]` section can't be used.
+    #[error("anchor.{0}")]
+    Anchor(String),
+}
+
+impl Config {
+    /// A cloud for trying things out on one's own machine: anonymous, with generous budgets, not anchored.
+    pub fn dev(listen: SocketAddr, http: SocketAddr, data: PathBuf) -> Self {
+        Self {
+            name: name(),
+            listen: vec![listen],
+            http,
+            admin: None,
+            data,
+            access: Access::Anonymous,
+            storage: Storage::default(),
+            broker: BrokerLimits::default(),
+            receipts: Receipts::default(),
+            live: Live::default(),
+            history: History::default(),
+            anchor: None,
+        }
+    }
+
+    /// Checks what the types can't say. Binds and opens nothing.
+    ///
+    /// # Errors
+    /// The first [`ConfigError`] found.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let range = |field, fix: &str| Err(ConfigError::Range { field, fix: fix.to_owned() });
+        if self.listen.is_empty() {
+            return Err(ConfigError::NoListener);
+        }
+        if matches!(self.access, Access::Anonymous) {
+            let addresses = self.listen.iter().map(|address| ("listen", address));
+            let addresses = addresses.chain([("http", &self.http)]).chain(self.admin.iter().map(|admin| ("admin", admin)));
+            for (field, address) in addresses {
+                if !address.ip().is_loopback() {
+                    return Err(ConfigError::NotLoopback { field, address: *address });
+                }
+            }
+        }
+        if wire::topics::SegmentName::new(&self.name).is_err() {
+            return range("name", "must be 1 to 64 characters of A-Z a-z 0-9 _ . -");
+        }
+        if self.storage.budget < BUDGET_MIN {
+            return Err(ConfigError::Range { field: "storage.budget", fix: format!("must be at least {BUDGET_MIN}") });
+        }
+        for (field, value) in [
+            ("storage.segment_records", self.storage.segment_records),
+            ("storage.segment_bytes", self.storage.segment_bytes.bytes()),
+            ("storage.segment_age", u64::from(!self.storage.segment_age.duration().is_zero())),
+            ("broker.connections_max", self.broker.connections_max as u64),
+            ("receipts.frames_max", self.receipts.frames_max),
+            ("live.queue", self.live.queue.bytes()),
+            ("history.page_bytes", self.history.page_bytes.bytes()),
+            ("history.readers", self.history.readers as u64),
+            ("history.waiting_max", self.history.waiting_max as u64),
+            ("history.connections_max", self.history.connections_max as u64),
+        ] {
+            if value == 0 {
+                return range(field, "must not be zero");
+            }
+        }
+        if !(1..=PAGE_RECORDS_MAX).contains(&self.history.page_records_max) {
+            let fix = format!("must be 1 to {PAGE_RECORDS_MAX}");
+            return Err(ConfigError::Range { field: "history.page_records_max", fix });
+        }
+        if self.broker.packet_bytes_max < Size(self.history.page_bytes.bytes().saturating_add(ANSWER_SPARE.bytes())) {
+            let fix = format!("must be at least {ANSWER_SPARE} less than broker.packet_bytes_max, so that an answer fits a packet");
+            return Err(ConfigError::Range { field: "history.page_bytes", fix });
+        }
+        if let Some(anchoring) = &self.anchor {
+            let config = anchoring.config(&self.name, &self.data)?;
+            config.check().map_err(|fault| ConfigError::Anchor(fault.to_string()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Anchoring {
+    /// What the anchor worker of the cloud `name` is told; its ledger is kept under `data`.
+    ///
+    /// # Errors
+    /// The contract's address can't be read.
+    pub fn config(&self, name: &str, data: &std::path::Path) -> Result<anchor::config::Config, ConfigError> {
+        let contract = self.contract.parse().map_err(|_| {
+            ConfigError::Anchor(format!("contract: {:?} is not an address of 0x and 40 hex digits", self.contract))
+        })?;
+        let party = anchor::party::Party::server(name);
+        let ledger = data.join("anchor.sqlite");
+        Ok(anchor::config::Config {
+            batch: self.batch,
+            confirmation: self.confirmation,
+            poll: self.poll,
+            timeout: self.timeout,
+            fee_cap_gwei: self.fee_cap_gwei,
+            ..anchor::config::Config::new(self.rpc.clone(), contract, self.key_file.clone(), ledger, party)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/cloud.toml");
+
+    fn dev() -> Config {
+        let local: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        Config::dev(local, local, PathBuf::from("data"))
+    }
+
+    #[test]
+    fn the_shipped_configuration_holds_and_shows_the_defaults() {
+        let config: Config = chassis::load_config(SHIPPED.as_ref(), "FOREBAY_CLOUD", []).unwrap();
+        config.check().unwrap();
+        assert!(matches!(config.access, Access::Files { .. }));
+        assert!(config.anchor.is_none());
+        let shown = format!("{:?}", (&config.storage, &config.broker, &config.receipts, &config.live, &config.history));
+        let defaults = dev();
+        let expected = format!("{:?}", (&defaults.storage, &defaults.broker, &defaults.receipts, &defaults.live, &defaults.history));
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn the_commented_anchor_section_holds_too() {
+        let text = std::fs::read_to_string(SHIPPED).unwrap();
+        let (before, section) = text.split_once("#[anchor]").unwrap();
+        let section: String = section.lines().map(|line| format!("{}\n", line.strip_prefix('#').unwrap_or(line))).collect();
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("cloud.toml");
+        std::fs::write(&file, format!("{before}[anchor]{section}")).unwrap();
+        let config: Config = chassis::load_config(&file, "FOREBAY_CLOUD", []).unwrap();
+        config.check().unwrap();
+        assert_eq!(config.anchor.unwrap().poll, poll());
+    }
+
+    #[test]
+    fn anonymous_access_stays_on_the_loopback_address_and_has_room() {
+        dev().check().unwrap();
+        assert!(dev().storage.budget >= Size::gib(8));
+        let open: SocketAddr = "0.0.0.0:1883".parse().unwrap();
+        for (field, config) in [
+            ("listen", Config { listen: vec![open], ..dev() }),
+            ("http", Config { http: open, ..dev() }),
+            ("admin", Config { admin: Some(open), ..dev() }),
+        ] {
+            let fault = config.check().unwrap_err().to_string();
+            assert!(fault.starts_with(field) && fault.contains("127.0.0.1"), "{fault}");
+        }
+    }
+
+    #[test]
+    fn each_limit_out_of_range_is_named() {
+        let mut config = dev();
+        config.history.page_records_max = 0;
+        assert!(config.check().unwrap_err().to_string().starts_with("history.page_records_max"));
+        let mut config = dev();
+        config.broker.packet_bytes_max = Size::mib(1);
+        assert!(config.check().unwrap_err().to_string().starts_with("history.page_bytes"));
+        let mut config = dev();
+        config.storage.budget = Size::mib(1);
+        assert!(config.check().unwrap_err().to_string().contains("64MiB"));
+        let config = Config { name: "a/b".into(), ..dev() };
+        assert!(config.check().unwrap_err().to_string().starts_with("name"));
+        assert_eq!(Config { listen: vec![], ..dev() }.check(), Err(ConfigError::NoListener));
+    }
+}

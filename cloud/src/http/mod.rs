@@ -1,0 +1,69 @@
+//! The HTTP interface: JSON under `/api/v1`, errors as problem details, Basic authentication against the same users as MQTT.
+//!
+//! One file a resource. Every handler takes an [`identity::Asker`], so a request without a verified identity reaches none.
+
+pub(crate) mod identity;
+mod places;
+mod records;
+mod relays;
+mod serve;
+mod status;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use axum::Router;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use broker::{Hub, Policy};
+use chassis::Clock;
+
+use crate::anchoring::Anchored;
+use crate::history::History;
+use crate::ingest::Seen;
+use crate::metrics::Metrics;
+use crate::problem::{PROBLEM_TYPE, Problem};
+
+pub(crate) use serve::serve;
+
+/// What the handlers share.
+pub(crate) struct Api {
+    pub(crate) history: History,
+    pub(crate) policy: Policy,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) hub: Hub,
+    pub(crate) seen: Seen,
+    pub(crate) metrics: Metrics,
+    pub(crate) anchored: Option<Anchored>,
+    pub(crate) identities: identity::Identities,
+    /// Number of the last command to a relay.
+    pub(crate) command: AtomicU64,
+}
+
+/// All paths.
+pub(crate) fn routes(api: Arc<Api>) -> Router {
+    Router::new()
+        .route("/api/v1/records", get(records::page))
+        .route("/api/v1/records/{*key}", get(records::one))
+        .route("/api/v1/where/{*key}", get(places::place))
+        .route("/api/v1/proofs/{*key}", get(places::proof))
+        .route("/api/v1/status", get(status::show))
+        .route("/api/v1/relays/{relay}/flush", post(relays::flush))
+        .method_not_allowed_fallback(|| async { Problem::method() })
+        .fallback(|| async { Problem::not_found("there is no such path; the interface is under /api/v1") })
+        .with_state(api)
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, axum::Json(self)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_TYPE));
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"forebay\", charset=\"UTF-8\""));
+        }
+        response
+    }
+}

@@ -1,0 +1,92 @@
+//! The cloud's metrics. Labels come from closed sets only.
+
+use chassis::Registry;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+
+/// Why a publish to the cloud was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum Reason {
+    /// The topic is not taken here, or not from this publisher.
+    Topic,
+    /// The payload is not what the topic carries.
+    Payload,
+    /// A grant is missing.
+    Grant,
+    /// A budget is used up.
+    Quota,
+    /// The archive failed.
+    Archive,
+}
+
+/// Over which face a question came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum Face {
+    /// MQTT request and response.
+    Mqtt,
+    /// HTTP.
+    Http,
+}
+
+/// How a question ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum Outcome {
+    /// With an answer.
+    Answered,
+    /// With a problem.
+    Refused,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Refused {
+    pub(crate) reason: Reason,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Asked {
+    pub(crate) face: Face,
+    pub(crate) outcome: Outcome,
+}
+
+/// Everything that the cloud counts itself; the broker and the archive count their own.
+#[derive(Debug, Clone)]
+pub(crate) struct Metrics {
+    pub(crate) frames_committed: Counter,
+    pub(crate) records_ingested: Counter,
+    pub(crate) records_duplicate: Counter,
+    pub(crate) records_conflict: Counter,
+    pub(crate) publishes_refused: Family<Refused, Counter>,
+    pub(crate) receipts_sent: Counter,
+    pub(crate) receipts_dropped: Counter,
+    pub(crate) live_published: Counter,
+    pub(crate) live_dropped: Counter,
+    pub(crate) queries: Family<Asked, Counter>,
+}
+
+impl Metrics {
+    pub(crate) fn register(registry: &Registry) -> Self {
+        Self {
+            frames_committed: registry.counter("cloud_frames_committed", "Frames of relays that were committed"),
+            records_ingested: registry.counter("cloud_records_ingested", "Records that were new and are committed"),
+            records_duplicate: registry.counter("cloud_records_duplicate", "Records that were held already"),
+            records_conflict: registry
+                .counter("cloud_records_conflict", "Records whose key is held with another content, kept aside: an alarm"),
+            publishes_refused: registry.register("cloud_publishes_refused", "Publishes that were refused, by reason", Family::default()),
+            receipts_sent: registry.counter("cloud_receipts_sent", "Receipts handed to the broker"),
+            receipts_dropped: registry
+                .counter("cloud_receipts_dropped", "Frames not receipted because too many waited; their relays send them again"),
+            live_published: registry.counter("cloud_live_records_published", "New records handed to live subscribers"),
+            live_dropped: registry.counter("cloud_live_records_dropped", "New records that live subscribers were too slow for"),
+            queries: registry.register("cloud_queries", "Questions about the past, by face and outcome", Family::default()),
+        }
+    }
+
+    pub(crate) fn refused(&self, reason: Reason) {
+        self.publishes_refused.get_or_create(&Refused { reason }).inc();
+    }
+
+    pub(crate) fn asked(&self, face: Face, outcome: Outcome) {
+        self.queries.get_or_create(&Asked { face, outcome }).inc();
+    }
+}
