@@ -100,8 +100,10 @@ impl CloudConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Storage {
-    /// Bytes that the database may hold; above it publishes are refused with "quota exceeded".
+    /// Bytes that the storage area may hold, buffer and chunks; above it `store` publishes are refused with "quota exceeded".
     pub budget: Size,
+    /// Bytes that may wait for the cloud's receipt; above it `forward` publishes are refused with "quota exceeded".
+    pub outgoing_budget: Size,
     /// A segment of the buffer area closes at this many records.
     pub segment_records: u64,
     /// A segment of the buffer area closes at this size.
@@ -114,6 +116,7 @@ impl Default for Storage {
     fn default() -> Self {
         Self {
             budget: Size::gib(8),
+            outgoing_budget: Size::gib(8),
             segment_records: 1_000_000,
             segment_bytes: Size::mib(64),
             segment_age: Span::seconds(60),
@@ -204,6 +207,7 @@ impl Config {
         let storage = &self.storage;
         for (field, value) in [
             ("storage.budget", storage.budget.bytes()),
+            ("storage.outgoing_budget", storage.outgoing_budget.bytes()),
             ("storage.segment_records", storage.segment_records),
             ("storage.segment_bytes", storage.segment_bytes.bytes()),
             ("storage.segment_age", storage.segment_age.duration().as_millis() as u64),

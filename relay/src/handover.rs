@@ -25,12 +25,10 @@ impl Handover {
     ///
     /// # Errors
     /// The archive's, when a transaction fails. What was moved before stays moved; nothing is lost.
-    pub async fn hand_over(&self, selection: Selection) -> Result<u64, archive::AppendError> {
+    pub async fn hand_over(&self, selection: Selection) -> Result<u64, archive::ReadError> {
         let _turn = self.one_at_a_time.lock().await;
         let archive = self.archive.clone();
-        let records = tokio::task::spawn_blocking(move || archive.hand_over(&selection))
-            .await
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+        let records = crate::blocking(move || archive.hand_over(&selection)).await?;
         self.metrics.handed_over(records);
         Ok(records)
     }
@@ -38,7 +36,7 @@ impl Handover {
     /// Carries out a command of the cloud and logs how it went.
     pub(crate) async fn carry_out(&self, command: Command) {
         let (id, selection) = match command {
-            Command::Flush { id } => (id, Selection::Everything),
+            Command::Flush { id } => (id, Selection::All),
             Command::Pull { id, series, from, to } => (id, Selection::Range { series, from, to }),
         };
         match self.hand_over(selection).await {

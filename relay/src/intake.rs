@@ -5,18 +5,23 @@
 //! when they are committed. `probe/{area}/{sensor}` keeps nothing: its acknowledgement is what the agent times (A1).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use archive::{Append, AppendError, Appending, Archive, Lane};
+use archive::{Append, AppendError, Archive, Lane};
 use broker::{Client, Commit, Intake, IntakeSession, Offer, Refusal};
 use chassis::Clock;
 use rustc_hash::FxHashMap;
 use wire::{Announcement, FrameView, Operation, RunBuilder, SensorId, Series, Topic};
 
+use crate::announcing::Announcing;
 use crate::metrics::{Metrics, Refused};
 
 /// Series whose builders one connection keeps between commits. A gateway with more starts its cache anew.
 const SERIES_CACHED_MAX: usize = 4_096;
+
+/// With less room than this in the archive's queue a batch waits instead of being refused: more than all that can be submitted between a
+/// look and the submission.
+const QUEUE_SPARE_BYTES: usize = 16 * 1024 * 1024;
 
 /// The lane that a record takes through the relay (A4).
 pub(crate) fn lane_of(operation: Operation) -> Lane {
@@ -32,12 +37,19 @@ pub struct RelayIntake {
     clock: Arc<dyn Clock>,
     metrics: Metrics,
     closing: Arc<AtomicBool>,
+    announcing: Arc<Announcing>,
 }
 
 impl RelayIntake {
     /// An intake that keeps everything in `archive`. Once `closing` is set it takes nothing more.
-    pub fn new(archive: Archive, clock: Arc<dyn Clock>, metrics: Metrics, closing: Arc<AtomicBool>) -> Self {
-        Self { archive, clock, metrics, closing }
+    pub fn new(
+        archive: Archive,
+        clock: Arc<dyn Clock>,
+        metrics: Metrics,
+        closing: Arc<AtomicBool>,
+        announcing: Arc<Announcing>,
+    ) -> Self {
+        Self { archive, clock, metrics, closing, announcing }
     }
 }
 
@@ -52,6 +64,8 @@ impl Intake for RelayIntake {
             clock: Arc::clone(&self.clock),
             metrics: self.metrics.clone(),
             closing: Arc::clone(&self.closing),
+            announcing: Arc::clone(&self.announcing),
+            waiting: Arc::default(),
             slots: FxHashMap::default(),
             last: None,
             raw: [Vec::new(), Vec::new()],
@@ -76,6 +90,10 @@ struct Session {
     clock: Arc<dyn Clock>,
     metrics: Metrics,
     closing: Arc<AtomicBool>,
+    announcing: Arc<Announcing>,
+    /// Batches that found the archive's queue full and wait for it. While there are any, later ones wait too: readings of one
+    /// connection keep their order.
+    waiting: Arc<AtomicUsize>,
     slots: FxHashMap<Box<str>, Slot>,
     /// The topic of the last raw reading with its lane and run: most connections publish to one topic only.
     last: Option<(Box<str>, usize, usize)>,
@@ -99,7 +117,7 @@ impl Session {
     fn run_of(&mut self, topic: &str) -> Option<(usize, usize)> {
         if !self.slots.contains_key(topic) {
             let Ok(Topic::Reading { operation, series }) = Topic::parse(topic) else { return None };
-            let series: Series = series.parse().ok()?;
+            let series: Series = series.as_str().parse().ok()?;
             if self.slots.len() >= SERIES_CACHED_MAX {
                 self.forget_topics();
             }
@@ -162,7 +180,7 @@ impl IntakeSession for Session {
         }
         match Topic::parse(offer.topic) {
             Ok(Topic::Reading { .. }) => self.offer_reading(offer.topic, offer.payload),
-            Ok(Topic::Frame { operation, sensor }) => match sensor.parse() {
+            Ok(Topic::Frame { operation, sensor }) => match sensor.as_str().parse() {
                 Ok(sensor) => self.offer_frame(operation, &sensor, offer.payload),
                 Err(_) => Err(self.refuse(Refused::Topic, Refusal::TopicNameInvalid)),
             },
@@ -172,51 +190,116 @@ impl IntakeSession for Session {
     }
 
     fn commit(&mut self) -> Option<Commit> {
-        let mut pending: Vec<Appending> = Vec::new();
-        let mut failed = None;
-        self.last = None;
+        let mut appends = Vec::new();
         for operation in [Operation::Store, Operation::Forward] {
             let (lane, side) = (lane_of(operation), side(operation));
-            let mut hand_over = |append: Append| match self.archive.append(append) {
-                Ok(appending) => pending.push(appending),
-                Err(error) => failed = Some(error),
-            };
             let raw = std::mem::take(&mut self.raw[side]);
             if !raw.is_empty() {
-                hand_over(Append::Raw { lane, runs: raw });
+                appends.push(Append::Raw { lane, runs: raw });
             }
             let framed = std::mem::take(&mut self.framed[side]);
             if !framed.is_empty() {
-                hand_over(Append::Framed { lane, runs: framed.into(), secrets: std::mem::take(&mut self.secrets) });
+                appends.push(Append::Framed { lane, runs: framed.into(), secrets: std::mem::take(&mut self.secrets) });
             }
         }
+        self.last = None;
         for slot in self.slots.values_mut() {
             slot.run = usize::MAX;
         }
-        if pending.is_empty() && failed.is_none() {
+        if appends.is_empty() {
             return None;
         }
+        let announces = appends.iter().any(|append| matches!(append, Append::Framed { secrets, .. } if !secrets.is_empty()));
+        if announces {
+            self.announcing.submitted();
+        }
+        let announcing = announces.then(|| Arc::clone(&self.announcing));
+        let keeping = self.keep(appends);
         let metrics = self.metrics.clone();
         Some(Box::pin(async move {
-            let mut outcome = failed.map_or(Ok(()), Err);
-            for appending in pending {
-                // All are awaited: what one connection sent between two commits is acknowledged together or not at all.
-                match appending.await {
-                    Ok(appended) => metrics.taken(appended.new),
-                    Err(error) => outcome = Err(error),
+            let outcome = keeping.await;
+            if let Some(announcing) = announcing {
+                announcing.settled();
+            }
+            match outcome {
+                Ok(records) => {
+                    metrics.taken(records);
+                    Ok(())
+                }
+                Err(error) => Err(refusal(&metrics, &error)),
+            }
+        }))
+    }
+}
+
+impl Session {
+    /// Submits a batch at once if the archive's queue has room, else when it is awaited. Gives the number of records kept. What one connection
+    /// sent between two commits is acknowledged together or not at all.
+    fn keep(&self, appends: Vec<Append>) -> impl Future<Output = Result<u64, AppendError>> + Send + use<> {
+        let archive = self.archive.clone();
+        let waiting = Arc::clone(&self.waiting);
+        let mut pending = Vec::with_capacity(appends.len());
+        let mut late = Vec::new();
+        let mut failed = None;
+        let full = archive.queue_room() < QUEUE_SPARE_BYTES || waiting.load(Ordering::Acquire) > 0;
+        for append in appends {
+            if full {
+                late.push(append);
+                continue;
+            }
+            match archive.append(append) {
+                Ok(appending) => pending.push(appending),
+                Err(error) => failed = Some(error),
+            }
+        }
+        let turn = (!late.is_empty()).then(|| Turn::take(waiting));
+        async move {
+            for append in late {
+                match archive.append_waiting(append).await {
+                    Ok(appending) => pending.push(appending),
+                    Err(error) => failed = Some(error),
                 }
             }
-            outcome.map_err(|error| match error {
-                AppendError::Full { .. } => {
-                    metrics.refused(Refused::Full);
-                    Refusal::QuotaExceeded
+            drop(turn);
+            let mut records = 0;
+            for appending in pending {
+                match appending.await {
+                    Ok(appended) => records += appended.new,
+                    Err(error) => failed = Some(error),
                 }
-                error => {
-                    metrics.refused(Refused::Store);
-                    tracing::error!(%error, "readings were not stored and are not acknowledged");
-                    Refusal::Unavailable
-                }
-            })
-        }))
+            }
+            failed.map_or(Ok(records), Err)
+        }
+    }
+}
+
+/// A batch that waits for the queue. Counted until it is submitted or given up.
+struct Turn(Arc<AtomicUsize>);
+
+impl Turn {
+    fn take(waiting: Arc<AtomicUsize>) -> Self {
+        waiting.fetch_add(1, Ordering::AcqRel);
+        Self(waiting)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// What the publisher is told when its readings were not kept.
+fn refusal(metrics: &Metrics, error: &AppendError) -> Refusal {
+    match error {
+        AppendError::Full { .. } | AppendError::Busy => {
+            metrics.refused(Refused::Full);
+            Refusal::QuotaExceeded
+        }
+        error => {
+            metrics.refused(Refused::Store);
+            tracing::error!(%error, "readings were not stored and are not acknowledged");
+            Refusal::Unavailable
+        }
     }
 }

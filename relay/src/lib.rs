@@ -5,6 +5,7 @@
 //! forwarded lies in the archive's live lane until the cloud's receipt; what is to be stored becomes chunks, and moves to the
 //! backlog lane when the cloud asks for it. The [uplink](Uplink) only reads the two lanes, so it may stop and start at any moment.
 
+mod announcing;
 mod config;
 mod handover;
 mod intake;
@@ -23,6 +24,7 @@ use archive::{Archive, Selection};
 use broker::Broker;
 use chassis::{Clock, Policy, Registry, Units};
 
+pub use announcing::Announcing;
 pub use config::{Access, BrokerLimits, CloudConfig, Config, ConfigError, Storage};
 pub use handover::Handover;
 pub use intake::RelayIntake;
@@ -99,10 +101,11 @@ impl Relay {
             Access::Anonymous => broker::Policy::anonymous(),
             Access::Files { users, grants } => broker::Policy::open(users, grants)?,
         };
-        let archive = open_archive(&config)?;
+        let archive = open_archive(&config, Arc::clone(&parts.clock))?;
         let metrics = Metrics::register(&parts.registry);
         let closing = Arc::new(AtomicBool::new(false));
-        let intake = RelayIntake::new(archive.clone(), Arc::clone(&parts.clock), metrics.clone(), Arc::clone(&closing));
+        let announcing = Arc::new(Announcing::default());
+        let intake = RelayIntake::new(archive.clone(), Arc::clone(&parts.clock), metrics.clone(), Arc::clone(&closing), Arc::clone(&announcing));
         let settings = broker::Settings {
             listen: config.listen.clone(),
             connections_max: config.broker.connections_max,
@@ -134,6 +137,7 @@ impl Relay {
                 incoming,
                 window: Window::new(limits),
                 handover: Arc::clone(&handover),
+                announcing: Arc::clone(&announcing),
                 metrics: metrics.clone(),
             }
         });
@@ -164,7 +168,7 @@ impl Relay {
     pub fn admin_routes(&self) -> axum::Router {
         let handover = self.handover();
         let flush = move || async move {
-            match handover.hand_over(Selection::Everything).await {
+            match handover.hand_over(Selection::All).await {
                 Ok(records) => (axum::http::StatusCode::OK, format!("{{\"records\":{records}}}\n")),
                 Err(error) => (axum::http::StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
             }
@@ -183,7 +187,7 @@ impl Relay {
                 tokio::select! {
                     failure = archive.failed() => Err(failure),
                     () = stop.stopped() => {
-                        archive.close().await;
+                        stop_archive(archive).await;
                         Ok(())
                     }
                 }
@@ -215,8 +219,21 @@ impl Relay {
     }
 }
 
+/// Commits what is queued and closes the database, on a thread that may block.
+async fn stop_archive(archive: Archive) {
+    blocking(move || archive.stop()).await;
+}
+
+/// Runs work that blocks, away from the runtime's threads.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
 /// Closes segments that are due, until told to stop.
-async fn housekeeping(archive: Archive, clock: Arc<dyn Clock>, stop: chassis::Stop) -> Result<(), archive::AppendError> {
+async fn housekeeping(archive: Archive, clock: Arc<dyn Clock>, stop: chassis::Stop) -> Result<(), archive::ReadError> {
     let mut tick = tokio::time::interval(HOUSEKEEPING);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -224,22 +241,24 @@ async fn housekeeping(archive: Archive, clock: Arc<dyn Clock>, stop: chassis::St
             () = stop.stopped() => return Ok(()),
             _ = tick.tick() => {
                 let (archive, now) = (archive.clone(), clock.now());
-                tokio::task::spawn_blocking(move || archive.close_due(now))
-                    .await
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+                blocking(move || archive.close_due(now)).await?;
             }
         }
     }
 }
 
-fn open_archive(config: &Config) -> Result<Archive, StartError> {
+fn open_archive(config: &Config, clock: Arc<dyn Clock>) -> Result<Archive, StartError> {
     let fault = |source| StartError::Archive { data: config.data.clone(), source };
+    let storage = &config.storage;
+    let now = move || clock.now();
     let options = archive::Options {
-        budget_bytes: config.storage.budget.bytes(),
-        segment_records_max: config.storage.segment_records,
-        segment_bytes_max: config.storage.segment_bytes.bytes(),
-        segment_age_max: config.storage.segment_age.duration(),
-        ..archive::Options::relay(config.relay.clone())
+        segment: archive::Segment {
+            records_max: storage.segment_records,
+            bytes_max: storage.segment_bytes.bytes(),
+            age_max: storage.segment_age.duration(),
+        },
+        budgets: archive::Budgets { store_bytes_max: storage.budget.bytes(), outgoing_bytes_max: storage.outgoing_budget.bytes() },
+        ..archive::Options::new(config.relay.clone(), Arc::new(now))
     };
     let (archive, recovered) = Archive::open(&config.data, options).map_err(fault)?;
     tracing::info!(relay = %config.relay, epoch = %archive.epoch(), ?recovered, "the archive is open");

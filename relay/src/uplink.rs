@@ -15,8 +15,9 @@ use bytes::Bytes;
 use chassis::Stop;
 use link::{Incoming, Link, PublishError, Qos, Received, Ticket};
 use tokio::sync::{mpsc, watch};
-use wire::{Command, Receipt, RelayId, UpFrame};
+use wire::{Announcement, Command, Receipt, RelayId, UpFrame};
 
+use crate::announcing::Announcing;
 use crate::handover::Handover;
 use crate::metrics::Metrics;
 use crate::window::Window;
@@ -27,6 +28,8 @@ const PORTION_BYTES: usize = 4 * 1024 * 1024;
 const LIVE_RUN_MAX: u32 = 3;
 /// Pause after the cloud refused a frame.
 const REFUSED_PAUSE: Duration = Duration::from_millis(250);
+/// Secrets told in one frame, at most.
+const SECRETS_PER_FRAME: usize = 1_000;
 /// Commands that wait to be carried out; more are dropped, the cloud asks again.
 const COMMANDS_MAX: usize = 64;
 
@@ -62,6 +65,16 @@ impl LaneQueue {
     }
 }
 
+/// What was announced on this connection.
+#[derive(Debug, Clone, Copy, Default)]
+struct Announced {
+    own: bool,
+    /// Last row of the archive's secrets that was told.
+    row: i64,
+    /// How far the intake had settled when nothing more was found; `None` before the first complete look.
+    mark: Option<u64>,
+}
+
 /// Answers that the connection gave to frames, as they come.
 enum Answer {
     Refused { number: u64, error: PublishError },
@@ -75,7 +88,7 @@ pub enum UplinkError {
     Read(#[from] archive::ReadError),
     /// Receipts can't be kept.
     #[error("the uplink can't keep receipts")]
-    Keep(#[from] archive::AppendError),
+    Keep(#[from] archive::Fault),
 }
 
 /// Sends what the archive holds for the cloud.
@@ -92,6 +105,8 @@ pub struct Uplink {
     pub window: Window,
     /// Carries out commands of the cloud.
     pub handover: Arc<Handover>,
+    /// Tells when there are new secrets.
+    pub announcing: Arc<Announcing>,
     /// What is counted.
     pub metrics: Metrics,
 }
@@ -112,7 +127,7 @@ impl Uplink {
     /// # Errors
     /// [`UplinkError`] when the archive fails; the supervisor decides.
     pub async fn run(self, stop: Stop) -> Result<(), UplinkError> {
-        let Self { relay, archive, link, mut incoming, window, handover, metrics } = self;
+        let Self { relay, archive, link, mut incoming, window, handover, announcing, metrics } = self;
         for kind in ["receipts", "commands"] {
             if let Err(error) = link.subscribe(format!("down/{relay}/{kind}"), Qos::One).await {
                 tracing::error!(%error, kind, "the cloud refuses the relay's subscription; grant it down/{relay}/#");
@@ -128,7 +143,8 @@ impl Uplink {
             live: LaneQueue::new(Lane::Live),
             backlog: LaneQueue::new(Lane::Backlog),
             live_run: 0,
-            announced: 0,
+            announced: Announced::default(),
+            announcing,
             tickets: Tickets::default(),
             paused_until: None,
             archive,
@@ -201,9 +217,10 @@ struct Sender {
     backlog: LaneQueue,
     live_run: u32,
     /// How many announcements of epoch secrets went out on this connection.
-    announced: usize,
+    announced: Announced,
     tickets: Tickets,
     paused_until: Option<Instant>,
+    announcing: Arc<Announcing>,
     archive: Archive,
     link: Link,
     window: Window,
@@ -215,7 +232,7 @@ impl Sender {
         self.window.clear();
         self.live.rewind();
         self.backlog.rewind();
-        self.announced = 0;
+        self.announced = Announced::default();
         self.tickets = Tickets::default();
     }
 
@@ -235,7 +252,7 @@ impl Sender {
         while self.window.has_room() {
             let Some((lane, page)) = self.next_page()? else { return Ok(()) };
             if !self.window.holds(page.id) {
-                self.send(lane, &page, false).await;
+                self.send(lane, &page, false).await?;
             }
         }
         Ok(())
@@ -255,9 +272,29 @@ impl Sender {
         Ok(self.backlog.pages.pop_front().map(|page| (Lane::Backlog, page)))
     }
 
-    async fn send(&mut self, lane: Lane, page: &Page, again: bool) {
-        let secrets = self.archive.announcements(self.announced);
-        let announced = self.announced + secrets.len();
+    /// Secrets that were not told on this connection yet. The cloud keeps the first that it hears of an epoch.
+    fn announcements(&self) -> Result<(Announced, Vec<Announcement>), UplinkError> {
+        let mut announced = self.announced;
+        let mut secrets = Vec::new();
+        if !announced.own {
+            secrets.push(Announcement { epoch: self.archive.epoch(), scope: None, secret: self.archive.secret().clone() });
+            announced.own = true;
+        }
+        if announced.mark.is_none_or(|mark| self.announcing.is_news(mark)) {
+            let mark = self.announcing.mark();
+            let found = self.archive.announcements_after(announced.row, SECRETS_PER_FRAME)?;
+            // A full portion may have more behind it: the next frame looks again.
+            announced.mark = (found.len() < SECRETS_PER_FRAME).then_some(mark);
+            for (row, announcement) in found {
+                announced.row = row;
+                secrets.push(announcement);
+            }
+        }
+        Ok((announced, secrets))
+    }
+
+    async fn send(&mut self, lane: Lane, page: &Page, again: bool) -> Result<(), UplinkError> {
+        let (announced, secrets) = self.announcements()?;
         let frame = UpFrame {
             relay: self.relay.as_str(),
             relay_epoch: self.archive.epoch(),
@@ -281,6 +318,7 @@ impl Sender {
             Err(PublishError::Lost | PublishError::Closed) => {}
             Err(error) => self.refused(page.id, &error),
         }
+        Ok(())
     }
 
     /// The cloud (or the way to it) refused a frame. The page stays; it is sent again after a pause.
@@ -298,7 +336,7 @@ impl Sender {
     async fn send_overdue(&mut self) -> Result<(), UplinkError> {
         for (number, lane) in self.window.overdue(Instant::now()) {
             match self.archive.outgoing(lane, number - 1, 1)?.into_iter().next().filter(|page| page.id == number) {
-                Some(page) => self.send(lane, &page, true).await,
+                Some(page) => self.send(lane, &page, true).await?,
                 None => self.window.remove(number),
             }
         }
@@ -310,7 +348,8 @@ impl Sender {
             match Receipt::parse(&message.payload) {
                 // Two databases of one name may talk to one cloud while a relay is rebuilt: numbers are each one's own.
                 Ok(receipt) if receipt.relay_epoch == self.archive.epoch() => {
-                    self.archive.delivered(receipt.numbers.as_slice())?;
+                    // Not waited for: a receipt that is lost in a crash comes again.
+                    drop(self.archive.delivered(&receipt.numbers)?);
                     let before = self.window.len();
                     self.window.receipted(&receipt.numbers);
                     self.metrics.receipted((before - self.window.len()) as u64);

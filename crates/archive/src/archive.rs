@@ -133,6 +133,11 @@ impl Archive {
         }
     }
 
+    /// Bytes that may be appended now before the writer's queue is full. Others append too: a hint, not a promise.
+    pub fn queue_room(&self) -> usize {
+        self.inner.writer.room()
+    }
+
     /// Submits an append; waits, in turn, while the queue is full.
     ///
     /// # Errors

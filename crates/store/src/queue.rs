@@ -58,6 +58,11 @@ impl<J, D> Queue<J, D> {
         Self { limits, state: Mutex::new(state), arrived: Condvar::new(), room: Semaphore::new(limits.queue_bytes_max) }
     }
 
+    /// Bytes that may be submitted before the queue is full.
+    pub(crate) fn room(&self) -> usize {
+        self.room.available_permits()
+    }
+
     /// A job larger than the whole queue passes when the queue is empty.
     fn weight(&self, bytes: usize) -> u32 {
         bytes.clamp(1, self.limits.queue_bytes_max) as u32

@@ -235,6 +235,11 @@ impl<W: Work> Writer<W> {
         })
     }
 
+    /// Bytes that may be submitted now before the queue is full. Others submit too: a hint, not a promise.
+    pub fn room(&self) -> usize {
+        self.handle.queue.room()
+    }
+
     /// Resolves when the thread has died of a panic or of a sync that failed. Never resolves for an ordered stop.
     pub fn failed(&self) -> impl Future<Output = Fault> + Send + 'static + use<W> {
         let mut failed = self.handle.failed.clone();
