@@ -155,12 +155,12 @@ impl Seat {
                 tally.measured += count;
             }
             flow.deliver(count, now);
-            self.flush()?;
             if drained {
                 break;
             }
+            self.flush()?;
         }
-        Ok(())
+        self.flush()
     }
 
     fn flush(&mut self) -> Result<(), Lost> {

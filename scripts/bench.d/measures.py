@@ -1,0 +1,155 @@
+"""The measurements: each a short run of `forebay load` against freshly started brokers, in interleaved rounds."""
+
+import json
+import subprocess
+import sys
+
+from brokers import Failure
+
+ALL = ("acks", "one", "chain", "idle")
+SIZE = 100
+WINDOW = 200
+BROKERS = ("mosquitto", "rumqttd", "forebay")
+CHAINS = ("mosquitto_bridge", "forebay_chain")
+# Enough to keep every queue of a chain busy, and little enough that the first member's queue isn't what is measured.
+LEAD = 50_000
+FRAME_RECORDS = 100
+RATE = 5_000
+CHAIN_WARMUP = 2
+
+
+def run(yard, chosen):
+    """Values by name, one a round; and what failed."""
+    results = Results(chosen.rounds)
+    for number in range(1, chosen.rounds + 1):
+        for name in chosen.only:
+            print(f"round {number} of {chosen.rounds}: {name}", file=sys.stderr)
+            if name != "idle":
+                globals()[f"_{name}"](yard, chosen, results)
+    if "idle" in chosen.only:
+        # Memory does not depend on the weather: once is enough.
+        _idle(yard, chosen, results)
+    return results
+
+
+class Results:
+    def __init__(self, rounds):
+        self.rounds = rounds
+        self.values = {}
+        self.notes = {}
+        self.failures = {}
+
+    def add(self, name, value):
+        if value is not None:
+            self.values.setdefault(name, []).append(value)
+
+    def note(self, name, report):
+        """Whatever a report complains of is shown beside its number."""
+        complaints = dict(report.get("errors", {}))
+        for key in ("refused", "unacknowledged"):
+            complaints[key] = report.get(key, 0)
+        for key in ("lost", "duplicate", "reordered"):
+            complaints[key] = (report.get("delivery") or {}).get(key, 0)
+        for key, count in complaints.items():
+            if count:
+                seen = self.notes.setdefault(name, {})
+                seen[key] = seen.get(key, 0) + count
+
+
+def _load(yard, *arguments):
+    command = [str(yard.forebay), "load", "--json", *map(str, arguments)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        return json.loads(done.stdout)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise Failure(f"the load generator: {error}") from error
+    except ValueError as error:
+        raise Failure(f"the load generator ended with {done.returncode}: {done.stderr.strip()[-300:]}") from error
+
+
+def _against(yard, results, kind, name, arguments, keep):
+    """Starts a broker, loads it, and keeps what `keep` finds in the report."""
+    broker = None
+    try:
+        broker = yard.start(kind)
+        report = _load(yard, "--address", broker.address, *arguments(broker))
+        results.note(name, report)
+        for key, value in keep(report).items():
+            results.add(f"{name}.{key}", value)
+    except Failure as failure:
+        results.failures[name] = str(failure)
+    finally:
+        for running in list(yard.running):
+            yard.stop(running)
+
+
+def _acks(yard, chosen, results):
+    """Acknowledged messages a second, many in flight."""
+    for kind in BROKERS:
+        _against(
+            yard, results, kind, f"acks.{kind}",
+            lambda _: ["--connections", 10, "--window", WINDOW, "--size", SIZE, "--seconds", chosen.seconds],
+            lambda report: {"rate": report["messages_per_second"], "p50_us": _p50(report["puback_us"]), "window": report["window"]},
+        )
+
+
+def _one(yard, chosen, results):
+    """One message in flight, between two looks at the disk."""
+    for kind in BROKERS:
+        if kind == "forebay":
+            _disk(yard, chosen, results)
+        _against(
+            yard, results, kind, f"one.{kind}",
+            lambda _: ["--connections", 1, "--window", 1, "--size", SIZE, "--seconds", chosen.seconds / 2],
+            lambda report: {"p50_us": _p50(report["puback_us"]), "p99_us": report["puback_us"]["p99"]},
+        )
+    _disk(yard, chosen, results)
+
+
+def _disk(yard, chosen, results):
+    try:
+        report = _load(yard, "--disk", yard.data, "--seconds", chosen.seconds / 4)
+        results.add("disk.in_place.p50_us", _p50(report["in_place"]))
+        results.add("disk.appended.p50_us", _p50(report["appended"]))
+    except Failure as failure:
+        results.failures["disk"] = str(failure)
+
+
+def _chain(yard, chosen, results):
+    """From a publisher through two servers to a subscriber: what is carried, and how long it takes at a moderate rate."""
+    for kind in CHAINS:
+        _against(yard, results, kind, f"raw.{kind}", lambda broker: _chain_load(kind, broker, chosen, "--lead", LEAD), _delivered)
+    for kind in CHAINS:
+        _against(yard, results, kind, f"paced.{kind}", lambda broker: _chain_load(kind, broker, chosen, "--rate", RATE), _delivered)
+    frames = ("--frames", FRAME_RECORDS, "--window", 20, "--lead", LEAD)
+    _against(
+        yard, results, "forebay_chain", "frames.forebay_chain",
+        lambda broker: _chain_load("forebay_chain", broker, chosen, *frames), _delivered,
+    )
+
+
+def _chain_load(kind, broker, chosen, *more):
+    filter_ = "data/bench/#" if kind == "forebay_chain" else "op/forward/bench/#"
+    return [
+        "--subscribe-address", broker.subscribe, "--subscribers", 1, "--filter", filter_, "--connections", 10,
+        "--size", SIZE, "--warmup", CHAIN_WARMUP, "--seconds", chosen.seconds, *more,
+    ]
+
+
+def _delivered(report):
+    delivery = report["delivery"]
+    return {"rate": delivery["received_per_second"], "p50_us": _p50(delivery["end_to_end_us"])}
+
+
+def _idle(yard, chosen, results):
+    """Resident memory of connections that say nothing."""
+    for kind in BROKERS:
+        _against(
+            yard, results, kind, f"idle.{kind}",
+            lambda broker: ["--idle", chosen.connections, "--pid", broker.pid],
+            lambda report: {"bytes": report["resident_bytes_per_connection"], "connected": report["still_connected"]},
+        )
+
+
+def _p50(percentiles):
+    return percentiles["p50"] if percentiles else None

@@ -1,0 +1,95 @@
+"""Medians, ratios, targets, and the table."""
+
+import os
+import platform
+import statistics
+import subprocess
+
+import brokers
+
+AT_LEAST, AT_MOST = "at least", "at most"
+
+# (what is asked, value over value (or None for the value itself), bound, number, unit)
+TARGETS = (
+    ("durable acks against Mosquitto's in-memory ones", "acks.forebay.rate", "acks.mosquitto.rate", AT_LEAST, 3.0, "x"),
+    ("durable acks against rumqttd's in-memory ones", "acks.forebay.rate", "acks.rumqttd.rate", AT_LEAST, 0.5, "x"),
+    ("one in flight: PUBACK p50 against a 4 KiB write + fdatasync", "one.forebay.p50_us", "disk.in_place.p50_us", AT_MOST, 1.5, "x"),
+    ("frames to a subscriber of the cloud", "frames.forebay_chain.rate", None, AT_LEAST, 150_000, "records/s"),
+    ("raw QoS 1 end to end against a Mosquitto bridge", "raw.forebay_chain.rate", "raw.mosquitto_bridge.rate", AT_LEAST, 2.0, "x"),
+    ("p50 end to end at 5,000/s against a Mosquitto bridge", "paced.forebay_chain.p50_us", "paced.mosquitto_bridge.p50_us", AT_MOST, 3.0, "x"),
+    ("resident memory of an idle connection", "idle.forebay.bytes", None, AT_MOST, 15 * 1024, "bytes"),
+)
+
+# (row, value, unit) in the order in which they are printed
+ROWS = (
+    ("acknowledged/s, 10 x 200 in flight", "acks.{}.rate", ("mosquitto", "rumqttd", "forebay"), "{:,.0f}"),
+    ("PUBACK p50, one in flight", "one.{}.p50_us", ("mosquitto", "rumqttd", "forebay"), "{:,.0f} us"),
+    ("4 KiB write + fdatasync p50", "disk.{}.p50_us", ("in_place", "appended"), "{:,.0f} us"),
+    ("end to end, raw QoS 1, records/s", "raw.{}.rate", ("mosquitto_bridge", "forebay_chain"), "{:,.0f}"),
+    ("end to end p50 at 5,000/s", "paced.{}.p50_us", ("mosquitto_bridge", "forebay_chain"), "{:,.0f} us"),
+    ("end to end, frames, records/s", "frames.{}.rate", ("forebay_chain",), "{:,.0f}"),
+    ("resident bytes of an idle connection", "idle.{}.bytes", ("mosquitto", "rumqttd", "forebay"), "{:,.0f}"),
+)
+
+
+def judge(results):
+    """Everything that was found, ready to be written."""
+    medians = {name: statistics.median(values) for name, values in results.values.items()}
+    targets = []
+    for what, name, over, bound, number, unit in TARGETS:
+        value = medians.get(name)
+        if value is not None and over is not None:
+            value = value / medians[over] if medians.get(over) else None
+        met = value is not None and (value >= number if bound == AT_LEAST else value <= number)
+        targets.append({"what": what, "value": value, "bound": bound, "target": number, "unit": unit, "met": met})
+    wanted = [target for target in targets if target["value"] is not None]
+    return {
+        "targets": wanted,
+        "medians": medians,
+        "rounds": results.values,
+        "complaints": results.notes,
+        "failures": results.failures,
+    }
+
+
+def machine():
+    """What the numbers were measured on and with."""
+    help_ = subprocess.run([brokers.mosquitto(), "-h"], capture_output=True, text=True, check=False).stdout
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "processor": _processor(),
+        "kernel": platform.release(),
+        "mosquitto": help_.splitlines()[0].removeprefix("mosquitto version ") if help_ else None,
+        "rumqttd": "0.20",
+    }
+
+
+def _processor():
+    with open("/proc/cpuinfo", encoding="utf-8") as lines:
+        return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def show(outcome):
+    medians, rounds = outcome["medians"], outcome["rounds"]
+    print(f"\n{'median of the rounds (lowest to highest)':<40}")
+    for row, pattern, kinds, form in ROWS:
+        cells = []
+        for kind in kinds:
+            name = pattern.format(kind)
+            if name in medians:
+                low, high = min(rounds[name]), max(rounds[name])
+                spread = f" ({low:,.0f} to {high:,.0f})" if len(rounds[name]) > 1 else ""
+                cells.append(f"{kind.replace('_', ' ')} {form.format(medians[name])}{spread}")
+        if cells:
+            print(f"  {row:<38} {'; '.join(cells)}")
+    if outcome["targets"]:
+        print(f"\n{'target':<62} {'measured':>14}  {'asked':<22}")
+    for target in outcome["targets"]:
+        form = "{:,.2f} {}" if target["unit"] == "x" else "{:,.0f} {}"
+        value = form.format(target["value"], target["unit"])
+        asked = f"{target['bound']} {form.format(target['target'], target['unit'])}"
+        print(f"  {target['what']:<60} {value:>14}  {asked:<26} {'met' if target['met'] else 'MISSED'}")
+    for name, complaints in outcome["complaints"].items():
+        print(f"  note: {name}: {', '.join(f'{what} {count:,}' for what, count in complaints.items())}")
+    for name, failure in outcome["failures"].items():
+        print(f"  FAILED: {name}: {failure}")
