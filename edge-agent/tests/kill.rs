@@ -31,6 +31,7 @@ async fn child() {
     let mut config = config(Path::new(&folder), std::env::var(RELAY).unwrap().parse().unwrap());
     config.send.frame_records_max = 40;
     config.send.inflight_max = 4;
+    config.chunk.records_max = 64;
     let replays = std::env::var(CSV).ok();
     if let Some(path) = &replays {
         config.inputs = vec![InputConfig::Csv(CsvConfig {
@@ -96,6 +97,32 @@ fn check(held: &Held, taken: u64) {
     }
 }
 
+/// Every chunk's root is that of the records which the relay acknowledged, and no record is in two chunks.
+fn check_chunks(held: &Held, terminal: &Terminal) -> u64 {
+    let mut grouped = std::collections::BTreeSet::new();
+    for chunk in terminal.chunks_after(0, usize::MAX).unwrap() {
+        let series = chunk.header.series.as_str();
+        let mut leaves = Vec::new();
+        for (first, last) in chunk.header.intervals.as_slice() {
+            for seq in *first..=*last {
+                assert!(grouped.insert((series.to_owned(), seq)), "{series}.{seq} is in two chunks");
+                let record = &held.records[&(series.to_owned(), chunk.header.epoch.0, seq)];
+                leaves.push(terminal.origin().secret.leaf(&wire::RecordView {
+                    series,
+                    epoch: chunk.header.epoch,
+                    seq,
+                    at: record.at,
+                    operation: record.operation,
+                    payload: &record.payload,
+                }));
+            }
+        }
+        assert_eq!(chunk.header.root, wire::merkle::root(&leaves), "chunk {}", chunk.id);
+        assert_eq!(terminal.leaves(chunk.id).unwrap(), Some(leaves));
+    }
+    grouped.len() as u64
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn b1_kill_9_twenty_times_loses_no_reading_and_gives_no_key_to_two() {
     let seed = Seed::new();
@@ -136,6 +163,8 @@ async fn b1_kill_9_twenty_times_loses_no_reading_and_gives_no_key_to_two() {
     let terminal = Terminal::open(folder.path()).unwrap();
     let progress = terminal.progress().unwrap();
     assert_eq!((progress.taken, progress.accepted, progress.pending(), progress.open_bytes), (taken, taken, 0, 0));
+    assert_eq!(check_chunks(&held.lock().unwrap(), &terminal), progress.grouped);
+    assert!(progress.grouped > 0, "no chunk was made");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

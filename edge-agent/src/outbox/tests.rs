@@ -33,8 +33,9 @@ fn limits(records_max: u64) -> ChunkLimits {
 /// One row a record: `series.seq state reason`.
 fn states(folder: &TempDir) -> Vec<String> {
     let connection = Connection::open(folder.path().join("outbox.sqlite")).unwrap();
-    let mut select =
-        connection.prepare("SELECT series, epoch, seq, state, coalesce(reason, '') FROM record_states ORDER BY series, seq").unwrap();
+    let mut select = connection
+        .prepare("SELECT series, epoch, seq, state, coalesce(reason, '') FROM record_states ORDER BY series, seq")
+        .unwrap();
     let rows = select.query_map([], |row| {
         let (series, epoch, seq): (String, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
         let (state, reason): (String, String) = (row.get(3)?, row.get(4)?);
@@ -275,7 +276,9 @@ async fn readings_of_many_jobs_share_a_row_and_large_ones_close_it() {
     // These are queued while the first commit is held, so they are one group.
     let mut others = Vec::new();
     for n in 1..1000 {
-        others.push(outbox.writer.submit(Job::Take { readings: readings("p", n..n + 1), position: None, claim: None }).await.unwrap());
+        others.push(
+            outbox.writer.submit(Job::Take { readings: readings("p", n..n + 1), position: None, claim: None }).await.unwrap(),
+        );
     }
     outbox.writer.faults().release();
     first.await.unwrap().unwrap();
@@ -290,7 +293,9 @@ async fn readings_of_many_jobs_share_a_row_and_large_ones_close_it() {
 fn the_view_and_the_schema_agree_on_every_state() {
     let connection = Connection::open_in_memory().unwrap();
     connection.execute_batch(include_str!("../sql/001_outbox.sql")).unwrap();
-    connection.execute_batch("INSERT INTO origin VALUES (1, 1, zeroblob(32), 'a/b', 0); INSERT INTO series VALUES (1, 'a/b/p', 1)").unwrap();
+    connection
+        .execute_batch("INSERT INTO origin VALUES (1, 1, zeroblob(32), 'a/b', 0); INSERT INTO series VALUES (1, 'a/b/p', 1)")
+        .unwrap();
     for state in State::ALL {
         let table = if matches!(state, State::SentToChain | State::OnChain) { "chunks" } else { "outbox" };
         let sql = match table {
