@@ -191,7 +191,7 @@ async fn an_operator_orders_a_connected_relay_to_flush() {
     assert_eq!(wire::Command::parse(&received.payload), Ok(wire::Command::Flush { id }));
     let (_, status) = town.get("oscar", "/api/v1/status").await;
     assert_eq!(status["records"]["held"], 2);
-    assert_eq!(status["relays"], json!(["relay-1"]));
+    assert_eq!(status["relays"], json!([{"relay": "relay-1", "frames": 1, "connected": true}]));
     assert_eq!(status["batches"], Value::Null);
     town.stop().await;
 }

@@ -29,7 +29,7 @@ pub(super) struct Status {
 struct Relay {
     relay: RelayId,
     frames: u64,
-    /// Whether somebody listens for its receipts now.
+    /// Whether its commands are listened for now.
     connected: bool,
 }
 
@@ -64,8 +64,8 @@ pub(super) async fn show(State(api): State<Arc<Api>>, Asker(viewer): Asker) -> R
     let anchored = api.anchored.clone();
     let stats = api.history.archive().stats();
     let relays = api.seen.list().into_iter().map(|(relay, frames)| {
-        let receipts = Topic::Down { relay: (&relay).into(), kind: Down::Receipts };
-        Relay { connected: api.hub.wanted(&receipts.to_string()), relay, frames }
+        let commands = Topic::Down { relay: (&relay).into(), kind: Down::Commands };
+        Relay { connected: api.hub.wanted(&commands.to_string()), relay, frames }
     });
     let relays = relays.collect();
     let batches = match anchored {
