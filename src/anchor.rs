@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anchor::Ledger;
+use anchor::LedgerView;
 use anchor::keys;
 use anchor::machine::State;
 use chassis::Exit;
@@ -39,6 +39,8 @@ enum Command {
     },
 }
 
+/// The states of batches are the same for every source of chunks.
+const NO_SOURCE: wire::Epoch = wire::Epoch(0);
 /// How long a deployment may take.
 const DEPLOY_WITHIN: Duration = Duration::from_secs(120);
 
@@ -51,7 +53,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
             println!("{}", deployed.contract);
         }
         Command::Status { ledger } => {
-            let standing = Ledger::read(&ledger)?.standing()?;
+            let standing = LedgerView::open(&ledger, NO_SOURCE)?.standing()?;
             for state in State::ALL {
                 println!("{:<10} {:>8}", state.as_str(), standing.counts.of(state));
             }

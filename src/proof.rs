@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anchor::{Evidence, Ledger, prove};
+use anchor::{Evidence, LedgerView, prove};
 use anyhow::{Context, bail};
 use chassis::Exit;
 use edge_agent::Terminal;
@@ -61,7 +61,7 @@ fn terminal_proof(args: &Args, folder: &Path) -> anyhow::Result<String> {
     };
     let leaves = terminal.leaves(chunk.id)?.context("the agent has given up the leaves of this chunk; ask the cloud for its proof")?;
     let record = host::runtime()?.block_on(reading(args))?;
-    let ledger = Ledger::read(&terminal.ledger())?;
+    let ledger = LedgerView::open(&terminal.ledger(), terminal.origin().epoch)?;
     let evidence = Evidence { chunk: chunk.id, leaves: &leaves, index: index as usize, record: &record, salt: terminal.salt(&args.key) };
     Ok(prove(&ledger, &evidence)?.to_json())
 }
@@ -70,5 +70,5 @@ fn terminal_proof(args: &Args, folder: &Path) -> anyhow::Result<String> {
 async fn reading(args: &Args) -> anyhow::Result<Record> {
     let answer = fetch(args, "records").await.context("the reading itself")?;
     let reading: cloud::Reading = serde_json::from_str(&answer).context("the cloud's answer can't be read")?;
-    reading.to_record().context("the cloud's answer is no record")
+    Ok(reading.into_record()?)
 }

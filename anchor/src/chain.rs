@@ -202,7 +202,8 @@ impl Chain {
     /// [`ChainError`].
     pub async fn head_of(&self, contract: Address, submitter: Address, stream: &Digest) -> Result<Digest, ChainError> {
         let call = TransactionRequest::default().to(contract).input(registry::head_call(submitter, stream).into());
-        let answer = self.provider.call(call).await?;
+        // Said outright: where it is left out, some nodes answer from the pending block.
+        let answer = self.provider.call(call).block(BlockId::latest()).await?;
         registry::head_answer(&answer).ok_or_else(|| ChainError::Away("the contract's answer is not a head".into()))
     }
 
@@ -229,7 +230,7 @@ impl Chain {
     pub async fn estimate(&self, from: Address, to: Option<Address>, input: Bytes) -> Result<u64, ChainError> {
         let mut call = TransactionRequest::default().from(from).input(input.into());
         call.to = Some(to.map_or(alloy::primitives::TxKind::Create, alloy::primitives::TxKind::Call));
-        Ok(self.provider.estimate_gas(call).await?)
+        Ok(self.provider.estimate_gas(call).block(BlockId::latest()).await?)
     }
 
     /// Fees that get a transaction into one of the next blocks, even if the base fee doubles.

@@ -218,20 +218,12 @@ impl Courier {
 
     /// Signs with a free nonce, if everything is as it should be. Uses no nonce otherwise.
     async fn sign(&mut self, target: &Target, batch: &Batch) -> Result<Report, Trouble> {
-        let prev = match batch.prev {
-            Some(prev) => prev,
-            None => self.head_before(target, batch.number).await?,
-        };
-        let entry = batch.entry_on(prev);
+        let entry = self.entry(target, batch).await?;
         let head = self.chain.head_of(target.contract, target.submitter, &target.stream).await?;
-        match self.place(target, batch.number, &entry, &head).await? {
+        match self.place(target, batch, &entry, &head).await? {
             Head::Before => {}
             Head::Foreign => return Ok(Report::Event(Event::Foreign)),
-            Head::Reached if batch.prev.is_some() => {
-                return Ok(Report::Event(Event::Seen(self.look(target, batch).await?)));
-            }
-            // Written before this ledger signed it: by a ledger that this one is an older copy of.
-            Head::Reached => return Ok(Report::Event(Event::Foreign)),
+            Head::Reached => return Ok(Report::Event(Event::Seen(self.look(target, batch).await?))),
             Head::Older => {
                 self.reopen(target, &head).await?;
                 return Ok(Report::Event(Event::Held));
@@ -329,9 +321,7 @@ impl Courier {
 
     /// What the chain shows of a batch: receipts first, then the head, then the log.
     pub(crate) async fn look(&mut self, target: &Target, batch: &Batch) -> Result<Sight, Trouble> {
-        let Some(entry) = batch.entry() else {
-            return Ok(Sight::Nothing { head: Head::Before, nonce_used: false });
-        };
+        let entry = self.entry(target, batch).await?;
         let written = Written::new(target.contract, target.submitter, &target.stream, &entry);
         let transactions = self.transactions(batch.number).await?;
         let mut newest_failed = false;
@@ -343,7 +333,7 @@ impl Courier {
             }
         }
         let onchain = self.chain.head_of(target.contract, target.submitter, &target.stream).await?;
-        let head = self.place(target, batch.number, &entry, &onchain).await?;
+        let head = self.place(target, batch, &entry, &onchain).await?;
         match head {
             Head::Reached => {
                 if let Some(mined) = self.chain.find(&written).await? {
@@ -362,16 +352,17 @@ impl Courier {
     }
 
     /// Where `head` is, seen from a batch.
-    async fn place(&self, target: &Target, number: u64, entry: &Entry, head: &Digest) -> Result<Head, Trouble> {
-        if *head == entry.head() {
-            return Ok(Head::Reached);
-        }
+    async fn place(&self, target: &Target, batch: &Batch, entry: &Entry, head: &Digest) -> Result<Head, Trouble> {
         if *head == entry.prev {
             return Ok(Head::Before);
         }
+        if *head == entry.head() {
+            // Written, though this ledger never signed it: it is an older copy of another one.
+            return Ok(if batch.prev.is_some() { Head::Reached } else { Head::Foreign });
+        }
         let (ledger, wanted) = (Arc::clone(&self.ledger), *head);
         Ok(match on_ledger(move || ledger.batch_of_head(&wanted)).await? {
-            Some(other) if other > number => Head::Reached,
+            Some(other) if other > batch.number => Head::Reached,
             Some(_) => Head::Older,
             None if *head == target.base_head => Head::Older,
             None => Head::Foreign,
@@ -407,14 +398,18 @@ impl Courier {
         Ok(batch.progress.state)
     }
 
-    async fn head_before(&self, target: &Target, number: u64) -> Result<Digest, Trouble> {
-        if number == 1 {
-            return Ok(target.base_head);
+    /// What a batch puts on chain, on top of the batch before it.
+    async fn entry(&self, target: &Target, batch: &Batch) -> Result<Entry, Trouble> {
+        if let Some(entry) = batch.entry() {
+            return Ok(entry);
         }
-        let ledger = Arc::clone(&self.ledger);
-        let before = on_ledger(move || ledger.batch(number - 1)).await?;
-        let damaged = LedgerError::Damaged { batch: number - 1, what: "head" };
-        Ok(before.and_then(|before| before.entry()).ok_or(damaged)?.head())
+        if batch.number == 1 {
+            return Ok(batch.entry_on(target.base_head));
+        }
+        let (ledger, number) = (Arc::clone(&self.ledger), batch.number - 1);
+        let before = on_ledger(move || ledger.batch(number)).await?;
+        let damaged = LedgerError::Damaged { batch: number, what: "head" };
+        Ok(batch.entry_on(before.and_then(|before| before.entry()).ok_or(damaged)?.head()))
     }
 
     async fn transactions(&self, number: u64) -> Result<Vec<Transaction>, Trouble> {

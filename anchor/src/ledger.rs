@@ -3,24 +3,26 @@
 //! Whatever the worker must not forget is in here before it acts on it, so that a process that was killed between any two
 //! steps goes on from what it reads. Queries go over connections of their own and wait for no writer.
 
+use std::ops::Deref;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use alloy::primitives::Address;
-use rusqlite::{Connection, OptionalExtension, Transaction as Tx, params};
-use store::{Lock, LockError, OpenError, Options, ReadError, Readers, Step};
+use rusqlite::{Connection, Transaction as Tx, params};
+use store::{Lock, LockError, OpenError, Options, ReadError, Step};
 use wire::{At, ChunkHeader, Digest, Epoch, merkle};
 
 use crate::chain::Identity;
 use crate::machine::{Progress, State};
 use crate::party::Party;
 use crate::registry::Entry;
-use crate::rows::{self, Batch, Leaf, Place, Transaction};
+use crate::rows::{self, Batch, Transaction};
+use crate::view::LedgerView;
 
 const STEPS: &[Step] = &[Step { name: "ledger", sql: include_str!("sql/001_ledger.sql") }];
 
 /// A ledger is small and rarely written: many fit into one process.
-fn options() -> Options {
+pub(crate) fn options() -> Options {
     Options { cache_bytes: 1 << 20, wal_bytes: 4 << 20, ..Options::default() }
 }
 
@@ -119,6 +121,8 @@ pub struct Standing {
     pub chunks_final: u64,
     /// Chunks in batches that are not.
     pub chunks_open: u64,
+    /// Records in batches that are final.
+    pub records_final: u64,
     /// When the oldest batch that is not final was closed.
     pub oldest_open: Option<At>,
     /// Gas of all mined batches.
@@ -129,10 +133,17 @@ pub struct Standing {
 #[derive(Debug)]
 pub struct Ledger {
     writer: Mutex<Connection>,
-    readers: Readers,
-    party: Party,
     source: Epoch,
+    view: LedgerView,
     _lock: Lock,
+}
+
+impl Deref for Ledger {
+    type Target = LedgerView;
+
+    fn deref(&self) -> &LedgerView {
+        &self.view
+    }
 }
 
 impl Ledger {
@@ -157,8 +168,8 @@ impl Ledger {
         }
         tx.execute("INSERT INTO sources (epoch, watermark) VALUES (?1, 0) ON CONFLICT DO NOTHING", params![source.0 as i64])?;
         tx.commit()?;
-        let readers = Readers::new(path.to_owned(), options(), 2);
-        Ok(Self { writer: Mutex::new(writer), readers, party: party.clone(), source, _lock: lock })
+        let view = LedgerView::new(path, party.clone(), source);
+        Ok(Self { writer: Mutex::new(writer), source, view, _lock: lock })
     }
 
     fn writer(&self) -> MutexGuard<'_, Connection> {
@@ -172,24 +183,6 @@ impl Ledger {
         let done = work(&tx)?;
         tx.commit()?;
         Ok(done)
-    }
-
-    fn read<T>(&self, read: impl FnOnce(&Tx<'_>) -> Result<T, LedgerError>) -> Result<T, LedgerError> {
-        self.readers.read(read)
-    }
-
-    /// Whose ledger this is.
-    #[must_use]
-    pub fn party(&self) -> &Party {
-        &self.party
-    }
-
-    /// Where this ledger writes to, once it has met its chain.
-    ///
-    /// # Errors
-    /// [`LedgerError`], as all queries.
-    pub fn target(&self) -> Result<Option<Target>, LedgerError> {
-        self.read(rows::target)
     }
 
     /// Keeps the chain that was met first; one that is kept already stays.
@@ -218,13 +211,14 @@ impl Ledger {
     pub fn close(&self, chunks: &[(i64, ChunkHeader)], now: At) -> Result<Batch, LedgerError> {
         let leaves: Vec<Digest> = chunks.iter().map(|(_, header)| header.leaf()).collect();
         let root = merkle::root(&leaves);
+        let records: u64 = chunks.iter().map(|(_, header)| header.count).sum();
         self.write(|tx| {
             let sql = "SELECT ifnull(max(number), 0), ifnull(max(first_seq + count), 1) FROM batches";
             let (last, first_seq): (i64, i64) = tx.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
             tx.execute(
-                "INSERT INTO batches (number, root, first_seq, count, closed_at, state, since, offered_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, 'BATCHED', ?5, ?5)",
-                params![last + 1, root, first_seq, chunks.len() as i64, now],
+                "INSERT INTO batches (number, root, first_seq, count, records, closed_at, state, since, offered_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'BATCHED', ?6, ?6)",
+                params![last + 1, root, first_seq, chunks.len() as i64, records as i64, now],
             )?;
             let source = self.source.0 as i64;
             let mut insert = tx.prepare_cached(
@@ -264,59 +258,9 @@ impl Ledger {
         self.read(|tx| rows::many(tx, wanted, params![number as i64]))
     }
 
-    /// A batch by its number, from 1.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub fn batch(&self, number: u64) -> Result<Option<Batch>, LedgerError> {
-        self.read(|tx| rows::one(tx, "WHERE number = ?1", params![number as i64]))
-    }
-
     /// The batch with that head.
     pub(crate) fn batch_of_head(&self, head: &Digest) -> Result<Option<u64>, LedgerError> {
         self.read(|tx| Ok(rows::one(tx, "WHERE head = ?1", params![head])?.map(|batch| batch.number)))
-    }
-
-    /// The batch that holds a chunk of the source, and where in it.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub fn batch_of_chunk(&self, chunk: i64) -> Result<Option<Place>, LedgerError> {
-        let source = self.source.0 as i64;
-        self.read(|tx| {
-            let sql = "SELECT batch, position, chunk, leaf, header FROM leaves WHERE source = ?1 AND chunk = ?2";
-            let Some(leaf) = tx.query_row(sql, params![source, chunk], Leaf::read).optional()? else {
-                return Ok(None);
-            };
-            Ok(Some(Place { batch: rows::need(tx, leaf.batch)?, leaf }))
-        })
-    }
-
-    /// The leaves of a batch, in their order.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub fn leaves(&self, batch: u64) -> Result<Vec<Leaf>, LedgerError> {
-        self.read(|tx| {
-            let sql = "SELECT batch, position, chunk, leaf, header FROM leaves WHERE batch = ?1 ORDER BY position";
-            let mut statement = tx.prepare_cached(sql)?;
-            let leaves = statement.query_map(params![batch as i64], Leaf::read)?.collect::<Result<_, _>>()?;
-            Ok(leaves)
-        })
-    }
-
-    /// Every transaction signed for a batch, newest first.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub fn transactions(&self, batch: u64) -> Result<Vec<Transaction>, LedgerError> {
-        self.read(|tx| {
-            let sql = "SELECT hash, batch, nonce, raw, fee_cap, tip, gas, signed_at FROM transactions
-                       WHERE batch = ?1 ORDER BY id DESC";
-            let mut statement = tx.prepare_cached(sql)?;
-            let found = statement.query_map(params![batch as i64], Transaction::read)?.collect::<Result<_, _>>()?;
-            Ok(found)
-        })
     }
 
     /// The nonce behind those of all batches before `batch`, which a node that lags may not know of.
@@ -355,13 +299,5 @@ impl Ledger {
     /// Keeps the progress of a batch.
     pub(crate) fn save(&self, batch: u64, progress: &Progress) -> Result<(), LedgerError> {
         self.write(|tx| rows::save(tx, batch, progress))
-    }
-
-    /// Batches by state, what waits and what it cost.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub fn standing(&self) -> Result<Standing, LedgerError> {
-        self.read(rows::standing)
     }
 }

@@ -30,6 +30,7 @@ pub mod rows;
 mod signing;
 pub mod source;
 pub mod verify;
+pub mod view;
 pub mod worker;
 
 pub use alloy::primitives::Address;
@@ -41,4 +42,5 @@ pub use party::{Kind, Party};
 pub use proof::{Evidence, Proof, ProveError, prove};
 pub use source::{ChunkSource, SourceError};
 pub use verify::{Verified, VerifyError, verify_file};
+pub use view::LedgerView;
 pub use worker::{Anchoring, Health, StartError, Worker, WorkerError};

@@ -281,6 +281,11 @@ fn seen(before: &Progress, sight: Sight, now: At) -> (Progress, Action) {
             let again = Progress { reverts: before.reverts + 1, ..enter(before, State::Batched, now) };
             (again, Action::Rest)
         }
+        Sight::Nothing { head: Head::Before, .. } if before.state == State::Batched => (*before, Action::Wait),
+        // The head is ours again; what was signed before, if anything was, can't do harm.
+        Sight::Nothing { head: Head::Before, .. } if before.state == State::Failed => {
+            (Progress { failure: None, unseen: 0, ..enter(before, State::Batched, now) }, Action::Sign)
+        }
         Sight::Nothing { head: Head::Before, nonce_used: true } if before.unseen + 1 >= limits::UNSEEN_MAX => {
             let again = Progress { unseen: 0, ..enter(before, State::Batched, now) };
             (again, Action::Sign)
@@ -289,10 +294,8 @@ fn seen(before: &Progress, sight: Sight, now: At) -> (Progress, Action) {
             (Progress { unseen: before.unseen + 1, ..*before }, Action::Wait)
         }
         Sight::Nothing { head: Head::Before, nonce_used: false } => {
-            let waiting = Progress { unseen: 0, failure: None, ..*before };
-            if before.state == State::Failed {
-                (enter(&waiting, State::Sent, now), Action::Send)
-            } else if after(now, before.offered_at, limits::REPLACE_AFTER) {
+            let waiting = Progress { unseen: 0, ..*before };
+            if after(now, before.offered_at, limits::REPLACE_AFTER) {
                 (waiting, Action::Replace)
             } else if after(now, before.since, limits::RESEND_AFTER) {
                 (waiting, Action::Send)
@@ -302,3 +305,6 @@ fn seen(before: &Progress, sight: Sight, now: At) -> (Progress, Action) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

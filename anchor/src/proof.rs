@@ -11,12 +11,13 @@ use wire::{At, ChunkHeader, Digest, Operation, Record, RecordKey, merkle};
 
 use crate::chain::Mined;
 use crate::hex::{HexBytes, HexWord};
-use crate::ledger::{Ledger, LedgerError, Target};
+use crate::ledger::{LedgerError, Target};
 use crate::limits::{PATH_NODES_MAX, PROOF_BYTES_MAX};
 use crate::machine::State;
 use crate::party::Party;
 use crate::registry::Entry;
 use crate::rows::Place;
+use crate::view::LedgerView;
 
 /// The first version of the format; a later one is another word.
 pub const FORMAT: &str = "forebay-proof/1";
@@ -291,7 +292,7 @@ pub enum ProveError {
 ///
 /// # Errors
 /// [`ProveError`]; what is made is checked first, so a proof that comes out holds as far as this side can see.
-pub fn prove(ledger: &Ledger, evidence: &Evidence<'_>) -> Result<Proof, ProveError> {
+pub fn prove(ledger: &LedgerView, evidence: &Evidence<'_>) -> Result<Proof, ProveError> {
     let Evidence { chunk, leaves, index, record, salt } = *evidence;
     let Place { batch, leaf: place } = ledger.batch_of_chunk(chunk)?.ok_or(ProveError::NotBatched(chunk))?;
     let not_final = ProveError::NotFinal { batch: batch.number, state: batch.progress.state };

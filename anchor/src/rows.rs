@@ -243,7 +243,7 @@ pub(crate) fn insert_target(tx: &Tx<'_>, target: &Target) -> Result<(), LedgerEr
 pub(crate) fn standing(tx: &Tx<'_>) -> Result<Standing, LedgerError> {
     let mut standing = Standing::default();
     let mut statement = tx.prepare_cached(
-        "SELECT state, count(*), sum(count), min(closed_at), ifnull(sum(gas_used), 0) FROM batches GROUP BY state",
+        "SELECT state, count(*), sum(count), min(closed_at), ifnull(sum(gas_used), 0), sum(records) FROM batches GROUP BY state",
     )?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
@@ -261,6 +261,7 @@ pub(crate) fn standing(tx: &Tx<'_>) -> Result<Standing, LedgerError> {
         standing.gas_used += unsigned(row, 4)?;
         if state == State::Final {
             standing.chunks_final += chunks;
+            standing.records_final += unsigned(row, 5)?;
         } else {
             standing.chunks_open += chunks;
             standing.oldest_open = Some(standing.oldest_open.map_or(oldest, |other| other.min(oldest)));

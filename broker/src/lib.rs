@@ -58,5 +58,5 @@ pub use hub::Hub;
 pub use intake::{Client, Commit, Intake, IntakeSession, NoIntake, Offer, Refusal};
 pub use message::Message;
 pub use metrics::Metrics;
-pub use policy::{Denied, Policy, PolicyFault};
+pub use policy::{Denied, Policy, PolicyFault, read_grants};
 pub use settings::Settings;

@@ -85,12 +85,19 @@ struct Loaded {
 
 impl Loaded {
     fn read(users: &Path, grants: &Path) -> Result<Loaded, PolicyFault> {
-        let text = std::fs::read_to_string(grants).map_err(|source| PolicyFault::Io { path: grants.into(), source })?;
-        let file: GrantsFile =
-            toml::from_str(&text).map_err(|source| PolicyFault::Toml { path: grants.into(), source: Box::new(source) })?;
-        let compiled = Grants::new(&file).map_err(|source| PolicyFault::Grants { path: grants.into(), source })?;
-        Ok(Loaded { users: Users::read(users)?, grants: compiled })
+        Ok(Loaded { grants: read_grants(grants)?, users: Users::read(users)? })
     }
+}
+
+/// Reads a file of grants.
+///
+/// # Errors
+/// The file can't be read or is faulty; the error names the grant and the field.
+pub fn read_grants(path: &Path) -> Result<Grants, PolicyFault> {
+    let text = std::fs::read_to_string(path).map_err(|source| PolicyFault::Io { path: path.into(), source })?;
+    let file: GrantsFile =
+        toml::from_str(&text).map_err(|source| PolicyFault::Toml { path: path.into(), source: Box::new(source) })?;
+    Grants::new(&file).map_err(|source| PolicyFault::Grants { path: path.into(), source })
 }
 
 impl Policy {

@@ -17,7 +17,7 @@ mod ingest;
 mod late;
 mod live;
 mod metrics;
-mod moment;
+pub mod moment;
 pub mod problem;
 pub mod reading;
 pub mod receipts;

@@ -43,6 +43,15 @@ impl Reading {
             payload: Payload(record.payload),
         }
     }
+
+    /// The record again.
+    ///
+    /// # Errors
+    /// [`moment::MomentFault`] if `at` is no time.
+    pub fn into_record(self) -> Result<Record, moment::MomentFault> {
+        let at = moment::parse(&self.at)?;
+        Ok(Record { key: self.key, at, operation: self.operation, payload: self.payload.0 })
+    }
 }
 
 /// The bytes of a reading in JSON: a string if they are UTF-8 without control characters, otherwise `{"base64": "…"}`.

@@ -42,9 +42,15 @@ impl Meters {
         Ok(Self { agents, stopper, units })
     }
 
-    /// Where all of them are, added up.
+    /// How many records all of them have taken, a relay has acknowledged, and are final on chain.
     pub(super) fn progress(&self) -> Progress {
-        self.agents.iter().map(Agent::progress).sum()
+        let mut sum = Progress::default();
+        for one in self.agents.iter().map(Agent::progress) {
+            sum.taken += one.taken;
+            sum.accepted += one.accepted;
+            sum.anchored += one.anchored;
+        }
+        sum
     }
 
     /// Stops them in order.

@@ -27,7 +27,8 @@ CREATE TABLE batches (
     number       INTEGER PRIMARY KEY,
     root         BLOB NOT NULL,
     first_seq    INTEGER NOT NULL,
-    count        INTEGER NOT NULL,
+    count        INTEGER NOT NULL, -- of chunks
+    records      INTEGER NOT NULL,
     closed_at    INTEGER NOT NULL,
     prev         BLOB, -- known when it is signed: the head of the batch before
     head         BLOB,

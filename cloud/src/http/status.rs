@@ -54,6 +54,7 @@ struct Batches {
     failed: u64,
     chunks_final: u64,
     chunks_open: u64,
+    records_final: u64,
 }
 
 /// Shows the counters.
@@ -82,6 +83,7 @@ pub(super) async fn show(State(api): State<Arc<Api>>, Asker(viewer): Asker) -> R
                 failed: counts.failed,
                 chunks_final: standing.chunks_final,
                 chunks_open: standing.chunks_open,
+                records_final: standing.records_final,
             })
         }
     };

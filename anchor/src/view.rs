@@ -1,0 +1,113 @@
+//! Reading a ledger: by its worker's side, or from outside while the worker runs.
+
+use std::path::Path;
+
+use rusqlite::{OptionalExtension, Transaction as Tx, params};
+use store::Readers;
+use wire::Epoch;
+
+use crate::ledger::{LedgerError, Standing, Target, options};
+use crate::party::{Kind, Party};
+use crate::rows::{self, Batch, Leaf, Place, Transaction};
+
+/// A ledger, for reading only. Any number of processes may have one open beside the worker.
+#[derive(Debug)]
+pub struct LedgerView {
+    readers: Readers,
+    party: Party,
+    source: Epoch,
+}
+
+impl LedgerView {
+    pub(crate) fn new(path: &Path, party: Party, source: Epoch) -> Self {
+        Self { readers: Readers::new(path.to_owned(), options(), 2), party, source }
+    }
+
+    /// Opens the ledger at `path` to read what is known of the chunks of `source`.
+    ///
+    /// # Errors
+    /// [`LedgerError`], also if there is no ledger.
+    pub fn open(path: &Path, source: Epoch) -> Result<Self, LedgerError> {
+        let connection = store::open_reader(path, &options())?;
+        let sql = "SELECT kind, name FROM party";
+        let (kind, name): (String, String) = connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let kind = if kind == Kind::Server.as_str() { Kind::Server } else { Kind::Terminal };
+        Ok(Self::new(path, Party { kind, name }, source))
+    }
+
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&Tx<'_>) -> Result<T, LedgerError>) -> Result<T, LedgerError> {
+        self.readers.read(read)
+    }
+
+    /// Whose ledger this is.
+    #[must_use]
+    pub fn party(&self) -> &Party {
+        &self.party
+    }
+
+    /// Where this ledger writes to, once it has met its chain.
+    ///
+    /// # Errors
+    /// [`LedgerError`], as all queries.
+    pub fn target(&self) -> Result<Option<Target>, LedgerError> {
+        self.read(rows::target)
+    }
+
+    /// A batch by its number, from 1.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub fn batch(&self, number: u64) -> Result<Option<Batch>, LedgerError> {
+        self.read(|tx| rows::one(tx, "WHERE number = ?1", params![number as i64]))
+    }
+
+    /// The batch that holds a chunk of the source, and where in it.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub fn batch_of_chunk(&self, chunk: i64) -> Result<Option<Place>, LedgerError> {
+        let source = self.source.0 as i64;
+        self.read(|tx| {
+            let sql = "SELECT batch, position, chunk, leaf, header FROM leaves WHERE source = ?1 AND chunk = ?2";
+            let Some(leaf) = tx.query_row(sql, params![source, chunk], Leaf::read).optional()? else {
+                return Ok(None);
+            };
+            Ok(Some(Place { batch: rows::need(tx, leaf.batch)?, leaf }))
+        })
+    }
+
+    /// The leaves of a batch, in their order.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub fn leaves(&self, batch: u64) -> Result<Vec<Leaf>, LedgerError> {
+        self.read(|tx| {
+            let sql = "SELECT batch, position, chunk, leaf, header FROM leaves WHERE batch = ?1 ORDER BY position";
+            let mut statement = tx.prepare_cached(sql)?;
+            let leaves = statement.query_map(params![batch as i64], Leaf::read)?.collect::<Result<_, _>>()?;
+            Ok(leaves)
+        })
+    }
+
+    /// Every transaction signed for a batch, newest first.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub fn transactions(&self, batch: u64) -> Result<Vec<Transaction>, LedgerError> {
+        self.read(|tx| {
+            let sql = "SELECT hash, batch, nonce, raw, fee_cap, tip, gas, signed_at FROM transactions
+                       WHERE batch = ?1 ORDER BY id DESC";
+            let mut statement = tx.prepare_cached(sql)?;
+            let found = statement.query_map(params![batch as i64], Transaction::read)?.collect::<Result<_, _>>()?;
+            Ok(found)
+        })
+    }
+
+    /// Batches by state, what waits and what it cost.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub fn standing(&self) -> Result<Standing, LedgerError> {
+        self.read(rows::standing)
+    }
+}
