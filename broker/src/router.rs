@@ -14,9 +14,9 @@ use futures_util::FutureExt;
 use parking_lot::Mutex;
 use rumqttd::local::{LinkBuilder, LinkRx, LinkTx};
 use rumqttd::protocol::{Disconnect, DisconnectReasonCode, Packet, Publish};
-use rumqttd::{Forward, Notification, RouterConfig};
+use rumqttd::{Notification, RouterConfig};
 
-use crate::index::{Slot, slot_name};
+use crate::index::{Slot, slot_name, slot_of};
 
 /// Links that carry everybody's publishes; one connection always uses the same, which keeps its order.
 const PUBLISHER_LINKS: usize = 2;
@@ -129,9 +129,18 @@ impl Router {
     }
 }
 
+/// A message as it comes out of the router.
+pub(crate) struct Letter {
+    /// `None` for a name that no slot has.
+    pub(crate) slot: Option<Slot>,
+    /// Its place in the slot's log; grows by one from message to message.
+    pub(crate) place: Option<u64>,
+    pub(crate) envelope: bytes::Bytes,
+}
+
 /// What came through a link.
 pub(crate) enum Arrival {
-    Message(Forward),
+    Message(Letter),
     /// The router has worked off one [`Attachment::subscribe`].
     Subscribed,
     /// Nothing more comes until [`Attachment::wake`].
@@ -152,8 +161,9 @@ impl Attachment {
     /// Asks for a slot; [`Arrival::Subscribed`] follows. Behind it goes a message that says where in the slot's log this
     /// subscription begins, so that a loss shows even if it comes before the first delivery.
     pub(crate) fn subscribe(&mut self, slot: Slot, marker: bytes::Bytes) -> Result<(), RouterFault> {
-        let subscribed = self.tx.subscribe(slot_name(slot)).and_then(|_| self.tx.publish(slot_name(slot), marker));
-        subscribed.map(drop).map_err(|fault| RouterFault(fault.to_string()))
+        self.tx.subscribe(slot_name(slot)).map_err(|fault| RouterFault(fault.to_string()))?;
+        self.tx.publish(slot_name(slot), marker).map_err(|fault| RouterFault(fault.to_string()))?;
+        Ok(())
     }
 
     pub(crate) fn unsubscribe(&mut self, slot: Slot) -> Result<(), RouterFault> {
@@ -163,7 +173,11 @@ impl Attachment {
     /// Cancel safe.
     pub(crate) async fn next(&mut self) -> Result<Arrival, RouterFault> {
         Ok(match self.rx.next().await.map_err(|fault| RouterFault(fault.to_string()))? {
-            Some(Notification::Forward(forward)) => Arrival::Message(forward),
+            Some(Notification::Forward(forward)) => Arrival::Message(Letter {
+                slot: slot_of(&forward.publish.topic),
+                place: forward.cursor.map(|(_, place)| place),
+                envelope: forward.publish.payload,
+            }),
             Some(Notification::DeviceAck(ack)) => subscribed(&ack),
             Some(Notification::Unschedule) => Arrival::Paused,
             Some(Notification::Disconnect(..)) => return Err(RouterFault("it ended the link".into())),

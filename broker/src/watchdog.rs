@@ -15,10 +15,7 @@ const PROBE_SLOT: u32 = 0;
 
 /// Sends a probe through the router every `interval`. Returns when one has not come back within `deadline`.
 pub(crate) async fn watch(router: Arc<Router>, interval: Duration, deadline: Duration) -> Failure {
-    let fault = match probe(&router, interval, deadline).await {
-        Ok(()) => None,
-        Err(fault) => Some(fault),
-    };
+    let fault = probe(&router, interval, deadline).await.err();
     tracing::error!(?fault, "the router is dead");
     Failure::RouterSilent(deadline)
 }
@@ -52,7 +49,7 @@ async fn probe(router: &Arc<Router>, interval: Duration, deadline: Duration) -> 
                 sent = Instant::now();
                 send(router, number, deadline).await;
             }
-            Arrival::Message(forward) if forward.publish.payload == number.to_be_bytes()[..] => answered = true,
+            Arrival::Message(letter) if letter.envelope == number.to_be_bytes()[..] => answered = true,
             Arrival::Paused => link.wake().await?,
             _ => {}
         }

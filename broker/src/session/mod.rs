@@ -227,7 +227,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     fn look_at_the_time(&mut self) -> Result<(), End> {
         let now = Instant::now();
         let stall_max = self.core.settings.write_stall_max;
-        if !self.silence_max.is_zero() && now.duration_since(self.heard) >= self.silence_max && self.io.inbox.is_empty() {
+        // While acknowledgements wait for the store nothing may be read, pings included: that silence is ours.
+        let waiting_for_us = !self.acks.is_empty();
+        if !self.silence_max.is_zero() && now.duration_since(self.heard) >= self.silence_max && !waiting_for_us {
             return Err(End::Closed(0x8D, Reason::KeepAlive));
         }
         if self.io.unwritten() > 0 && now.duration_since(self.took) >= stall_max {

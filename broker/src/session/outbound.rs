@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use rumqttd::Forward;
 use rustc_hash::FxHashMap;
 use tokio::io::{AsyncRead, AsyncWrite};
 use wire::filter::{matches, valid_filter};
@@ -15,10 +14,10 @@ use crate::codec::packet::Ack;
 use crate::codec::subscribe::{Subscribe, Unsubscribe, Wish};
 use crate::codec::write::{self, Delivery};
 use crate::core::Core;
-use crate::index::{FILTER_LEVELS_MAX, Slot, slot_of};
+use crate::index::{FILTER_LEVELS_MAX, Slot};
 use crate::message::{Envelope, is_marker, marker};
 use crate::metrics::Reason;
-use crate::router::{Arrival, Attachment, RouterFault};
+use crate::router::{Arrival, Attachment, Letter, RouterFault};
 
 /// Topics of one subscription whose verdict is remembered; beyond, the memory is emptied.
 const KNOWN_MAX: usize = 1_024;
@@ -207,7 +206,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let mut delivered = 0;
         while let Some(arrival) = next {
             match arrival {
-                Arrival::Message(forward) => delivered += u64::from(self.deliver(&forward, stamp)),
+                Arrival::Message(letter) => delivered += u64::from(self.deliver(&letter, stamp)),
                 Arrival::Subscribed => self.answer(),
                 Arrival::Paused => {
                     if let Some(outbound) = &self.outbound {
@@ -236,22 +235,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     /// Writes one message, if it is to be delivered. Returns whether it was.
-    fn deliver(&mut self, forward: &Forward, stamp: (u64, u64)) -> bool {
+    fn deliver(&mut self, letter: &Letter, stamp: (u64, u64)) -> bool {
         let Session { core, client, outbound: Some(outbound), io, number, packet_bytes_max, .. } = self else { return false };
         // What was on its way when the client unsubscribed has no subscription any more.
-        let slot = slot_of(&forward.publish.topic);
-        let Some(subscription) = slot.and_then(|slot| outbound.subscriptions.get_mut(&slot)) else { return false };
-        if let Some((_, place)) = forward.cursor {
+        let Some(subscription) = letter.slot.and_then(|slot| outbound.subscriptions.get_mut(&slot)) else { return false };
+        if let Some(place) = letter.place {
             if let Some(lost) = subscription.last.and_then(|last| place.checked_sub(last + 1)).filter(|lost| *lost > 0) {
                 tracing::warn!(client = client.id, filter = subscription.filter, lost, "a subscriber that lags lost messages");
                 core.metrics.lost(lost);
             }
             subscription.last = Some(place);
         }
-        if is_marker(&forward.publish.payload) {
+        if is_marker(&letter.envelope) {
             return false;
         }
-        let Some(envelope) = Envelope::decode(&forward.publish.payload) else { return false };
+        let Some(envelope) = Envelope::decode(&letter.envelope) else { return false };
         if subscription.no_local && envelope.publisher == *number {
             return false;
         }
