@@ -424,10 +424,8 @@ async fn a_peer_that_comes_up_later_is_found() {
 async fn a_connection_that_did_no_good_does_not_shorten_the_pauses() {
     let peer = Peer::start(Script::default().publishes(Answer::Drop)).await;
     let millis = Duration::from_millis;
-    let (link, _incoming) = Link::start(LinkConfig {
-        backoff: Backoff::try_new(millis(40), millis(10_000), 0.0).unwrap(),
-        ..config(peer.address())
-    });
+    let (link, _incoming) =
+        Link::start(LinkConfig { backoff: Backoff::try_new(millis(40), millis(10_000), 0.0).unwrap(), ..config(peer.address()) });
     let started = Instant::now();
     for _ in 0..4 {
         assert_eq!(in_time(link.publish("t", "x")).await, Err(PublishError::Lost));
@@ -438,9 +436,11 @@ async fn a_connection_that_did_no_good_does_not_shorten_the_pauses() {
     // An acknowledgement does, but only for the next time.
     peer.script(|script| script.publishes(Answer::Ack));
     assert_eq!(in_time(link.publish("t", "x")).await, Ok(()));
+    let mut said = link.connected();
     peer.hang_up();
+    in_time(said.wait_for(|connected| !connected)).await.unwrap();
     let started = Instant::now();
-    assert_eq!(in_time(link.publish("t", "x")).await, Ok(()));
+    in_time(said.wait_for(|connected| *connected)).await.unwrap();
     assert!(started.elapsed() < millis(320), "{:?}", started.elapsed());
 }
 
