@@ -13,7 +13,7 @@ use crate::metrics::Metrics;
 use crate::router::{Router, publish};
 
 /// Messages handed to the router at once by `publish_all`.
-const HAND_OVER_MAX: usize = 1_024;
+const HAND_OVER_MAX: usize = 256;
 /// Envelopes of one hand-over share buffers of about this size. The buffer lives as long as its last message, so it must not be large.
 const ENVELOPE_BUFFER_BYTES: usize = 32 * 1024;
 
@@ -104,11 +104,11 @@ impl Hub {
             Routing::pack(&envelope, &route, &mut buffer, &mut packets);
             if packets.len() >= HAND_OVER_MAX {
                 routing.metrics.routed(packets.len() as u64);
-                routing.router.feed(0, &mut packets).await;
+                routing.router.feed(&mut packets).await;
             }
         }
         routing.metrics.routed(packets.len() as u64);
-        routing.router.feed(0, &mut packets).await;
+        routing.router.feed(&mut packets).await;
     }
 }
 

@@ -18,12 +18,12 @@ use rumqttd::{Notification, RouterConfig};
 
 use crate::index::{Slot, slot_name, slot_of};
 
-/// Links that carry everybody's publishes; one connection always uses the same, which keeps its order.
-const PUBLISHER_LINKS: usize = 2;
-/// Messages that wait for the router on one publisher link; beyond, publishers wait.
-const PUBLISHER_QUEUE_MAX: usize = 8_192;
+/// Messages that wait for the router on the publishers' link; beyond, publishers wait. The router takes all that wait before it
+/// delivers again, so more of them than it delivers at once would starve the subscribers.
+const PUBLISHER_QUEUE_MAX: usize = 512;
 /// Messages that the router hands to a link at once.
-const FORWARDS_MAX: u64 = 400;
+const FORWARDS_MAX: u64 = 1_024;
+const _: () = assert!(PUBLISHER_QUEUE_MAX < FORWARDS_MAX as usize);
 /// The router keeps at least this many segments a slot, so that dropping the oldest drops a small part.
 const SEGMENTS: usize = 16;
 /// The smallest segment that the router takes is 1 KiB.
@@ -44,7 +44,8 @@ pub(crate) fn publish(slot: bytes::Bytes, envelope: bytes::Bytes) -> Packet {
 pub(crate) struct Router {
     build: Arc<Build>,
     names: Mutex<Names>,
-    publishers: Vec<Mutex<Publisher>>,
+    /// One link carries everybody's publishes, so the order of each publisher is kept.
+    publisher: Mutex<Publisher>,
 }
 
 #[derive(Default)]
@@ -62,7 +63,7 @@ impl Router {
     /// Starts the router's thread. Blocks for the time of a few messages between threads.
     pub(crate) fn start(connections_max: usize, log_bytes: usize) -> Result<Arc<Router>, RouterFault> {
         let config = RouterConfig {
-            max_connections: connections_max + PUBLISHER_LINKS + 1,
+            max_connections: connections_max + 2,
             max_outgoing_packet_count: FORWARDS_MAX,
             max_segment_size: (log_bytes / SEGMENTS).max(SEGMENT_BYTES_MIN),
             max_segment_count: SEGMENTS,
@@ -72,23 +73,19 @@ impl Router {
         };
         let events = rumqttd::Router::new(0, config).spawn();
         let build: Arc<Build> = Arc::new(move |name| LinkBuilder::new(name, events.clone()));
-        let mut publishers = Vec::new();
-        for number in 0..PUBLISHER_LINKS {
-            let (tx, rx, _) = build(&format!("p{number}")).build().map_err(|fault| RouterFault(fault.to_string()))?;
-            publishers.push(Mutex::new(Publisher { tx, _rx: rx }));
-        }
-        Ok(Arc::new(Router { build, names: Mutex::default(), publishers }))
+        let (tx, rx, _) = build("p").build().map_err(|fault| RouterFault(fault.to_string()))?;
+        let publisher = Mutex::new(Publisher { tx, _rx: rx });
+        Ok(Arc::new(Router { build, names: Mutex::default(), publisher }))
     }
 
     /// Hands messages over, in order. `false`: the router has too much in hand, nothing was taken, try again in a moment.
-    pub(crate) fn offer(&self, publisher: u64, packets: &mut Vec<Packet>) -> bool {
+    pub(crate) fn offer(&self, packets: &mut Vec<Packet>) -> bool {
         if packets.is_empty() {
             return true;
         }
-        let lane = usize::try_from(publisher).unwrap_or(0) % self.publishers.len();
-        let mut lane = self.publishers[lane].lock();
+        let mut publisher = self.publisher.lock();
         let first = {
-            let mut queue = lane.tx.buffer();
+            let mut queue = publisher.tx.buffer();
             if queue.len() > PUBLISHER_QUEUE_MAX {
                 return false;
             }
@@ -98,15 +95,15 @@ impl Router {
         };
         // With a queue that was not empty the router has been told already and has not come yet. To leave a filter that
         // nobody has is the one harmless packet whose sending tells the router and does not need a runtime.
-        if first && let Err(fault) = lane.tx.unsubscribe("-") {
+        if first && let Err(fault) = publisher.tx.unsubscribe("-") {
             tracing::error!(%fault, "the router takes nothing more");
         }
         true
     }
 
     /// As [`Router::offer`], and waits for room.
-    pub(crate) async fn feed(&self, publisher: u64, packets: &mut Vec<Packet>) {
-        while !self.offer(publisher, packets) {
+    pub(crate) async fn feed(&self, packets: &mut Vec<Packet>) {
+        while !self.offer(packets) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
@@ -207,5 +204,15 @@ impl Drop for Attachment {
             tracing::debug!(%fault, "the router was gone before the link");
         }
         self.router.names.lock().free.push(self.number);
+    }
+}
+
+#[cfg(test)]
+impl Attachment {
+    /// Does what must never be done (pitfall K7): it ends the router's thread.
+    pub(crate) async fn kill_the_router(mut self) {
+        let goodbye = Packet::Disconnect(Disconnect { reason_code: DisconnectReasonCode::NormalDisconnection }, None);
+        self.tx.send(goodbye).await.unwrap();
+        self.rx.wake().await.unwrap();
     }
 }

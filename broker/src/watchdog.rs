@@ -59,7 +59,24 @@ async fn probe(router: &Arc<Router>, interval: Duration, deadline: Duration) -> 
 /// A dead router's queue stays full, so giving up here must not last longer than the deadline.
 async fn send(router: &Arc<Router>, number: u64, deadline: Duration) {
     let mut packets = vec![publish(Bytes::from(slot_name(PROBE_SLOT)), Bytes::copy_from_slice(&number.to_be_bytes()))];
-    if tokio::time::timeout(deadline, router.feed(0, &mut packets)).await.is_err() {
+    if tokio::time::timeout(deadline, router.feed(&mut packets)).await.is_err() {
         tracing::warn!("the router has had no room for a probe");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_dead_router_is_noticed_and_a_living_one_is_left_alone() {
+        let router = Router::start(10, 1 << 20).unwrap();
+        let (interval, deadline) = (Duration::from_millis(10), Duration::from_secs(1));
+        let watching = tokio::spawn(watch(router.clone(), interval, deadline));
+        tokio::time::sleep(deadline + interval).await;
+        assert!(!watching.is_finished(), "the router lives");
+        router.attach().await.unwrap().kill_the_router().await;
+        let failure = tokio::time::timeout(deadline * 3, watching).await.unwrap().unwrap();
+        assert_eq!(failure, Failure::RouterSilent(deadline));
     }
 }

@@ -26,7 +26,7 @@ const KNOWN_MAX: usize = 256;
 /// Verdicts are asked again after this many seconds at the latest, because grants end.
 const KNOWN_SECONDS: u64 = 1;
 /// Packets for the router that are gathered before they are handed over within one read.
-const ROUTED_MAX: usize = 1_024;
+const ROUTED_MAX: usize = 256;
 
 /// Where a publish to a topic goes.
 enum Known {
@@ -287,7 +287,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
         let routing = self.core.hub.routing();
         routing.metrics.routed(self.inbound.packets.len() as u64);
-        routing.router.feed(self.number, &mut self.inbound.packets).await;
+        routing.router.feed(&mut self.inbound.packets).await;
         self.inbound.packets = Vec::new();
         Ok(())
     }
@@ -375,7 +375,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 let mut packets = Vec::new();
                 route_to(routing, route, &packet, will.expiry, self.number, &mut packets);
                 routing.metrics.routed(packets.len() as u64);
-                routing.router.feed(self.number, &mut packets).await;
+                routing.router.feed(&mut packets).await;
             }
             None | Some(Known::Denied) => self.core.metrics.publish_refused(Reason::NotAuthorized, 1),
         }
