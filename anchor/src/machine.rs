@@ -194,7 +194,7 @@ pub fn step(before: &Progress, event: &Event, now: At) -> (Progress, Action) {
         Event::Turn => (*before, turn(before.state)),
         Event::Signed => match before.state {
             State::Batched | State::Signed | State::Sent | State::Failed => {
-                let signed = Progress { offered_at: now, failure: None, ..enter(before, State::Signed, now) };
+                let signed = Progress { offered_at: now, ..enter(before, State::Signed, now) };
                 (signed, Action::Send)
             }
             State::Mined | State::Final => (*before, Action::Wait),
@@ -233,7 +233,7 @@ fn turn(state: State) -> Action {
 }
 
 fn enter(before: &Progress, state: State, now: At) -> Progress {
-    Progress { state, since: now, ..*before }
+    Progress { state, since: now, failure: None, ..*before }
 }
 
 fn fail(before: &Progress, failure: Failure, now: At) -> Progress {
@@ -259,7 +259,7 @@ fn refused(before: &Progress, refusal: &Refusal, now: At) -> (Progress, Action) 
 fn seen(before: &Progress, sight: Sight, now: At) -> (Progress, Action) {
     match sight {
         Sight::Wrote(mined) => {
-            let found = Progress { mined: Some(mined), failure: None, unseen: 0, ..*before };
+            let found = Progress { mined: Some(mined), unseen: 0, ..*before };
             match before.state {
                 // The same block as before, or another one that it moved to.
                 State::Mined | State::Final => (found, Action::Wait),
@@ -284,7 +284,7 @@ fn seen(before: &Progress, sight: Sight, now: At) -> (Progress, Action) {
         Sight::Nothing { head: Head::Before, .. } if before.state == State::Batched => (*before, Action::Wait),
         // The head is ours again; what was signed before, if anything was, can't do harm.
         Sight::Nothing { head: Head::Before, .. } if before.state == State::Failed => {
-            (Progress { failure: None, unseen: 0, ..enter(before, State::Batched, now) }, Action::Sign)
+            (Progress { unseen: 0, ..enter(before, State::Batched, now) }, Action::Sign)
         }
         Sight::Nothing { head: Head::Before, nonce_used: true } if before.unseen + 1 >= limits::UNSEEN_MAX => {
             let again = Progress { unseen: 0, ..enter(before, State::Batched, now) };

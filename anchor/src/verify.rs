@@ -276,12 +276,13 @@ impl Proof {
         if finalized.is_some_and(|finalized| number <= finalized) {
             return Ok(Depth::Finalized);
         }
-        if let Some(depth) = options.depth.map(|depth| depth.min(limits::DEPTH_MAX)) {
-            if is_below(chain, number, &hash, depth, &mut HashMap::new()).await? {
-                return Ok(Depth::Blocks(depth));
+        match options.depth {
+            Some(depth) if depth > limits::DEPTH_MAX => {
+                Err(VerifyError::CouldNot(format!("depth must be at most {}", limits::DEPTH_MAX)))
             }
+            Some(depth) if is_below(chain, number, &hash, depth, &mut HashMap::new()).await? => Ok(Depth::Blocks(depth)),
+            _ => Err(Reason::NotFinal { block: number, finalized }.into()),
         }
-        Err(Reason::NotFinal { block: number, finalized }.into())
     }
 }
 

@@ -119,7 +119,11 @@ async fn b2_a_transaction_that_stays_pending_is_replaced_at_a_higher_fee() {
     worker.clock.advance(Duration::from_secs(100));
     let signed = wait_until(DEADLINE, "a replacement", async || {
         let signed = worker.anchoring.ledger().transactions(1).unwrap();
-        if signed.len() == 2 && worker.state(1) == Some(State::Sent) { Ok(signed) } else { Err(signed.len()) }
+        if signed.len() == 2 && worker.state(1) == Some(State::Sent) {
+            Ok(signed)
+        } else {
+            Err((worker.batch(1).map(|batch| batch.progress), signed.len()))
+        }
     })
     .await;
     let (newer, older) = (&signed[0], &signed[1]);
@@ -196,7 +200,10 @@ async fn b2_a_contract_that_is_not_ours_gets_nothing() {
 async fn b2_a_foreign_head_is_an_alarm_and_stops_writing() {
     let town = Town::start().await;
     let chunks = Chunks::of(1);
-    let worker = Running::start(town.terminal(), chunks.clone());
+    let proxy = Proxy::start(town.anvil.port()).await;
+    let mut config = town.terminal();
+    config.rpc = proxy.rpc.clone();
+    let worker = Running::start(config, chunks.clone());
     worker.reaches(1, State::Mined).await;
     let mut thief = town.terminal();
     thief.ledger.set_extension("stolen");
@@ -207,6 +214,14 @@ async fn b2_a_foreign_head_is_an_alarm_and_stops_writing() {
     let batch = worker.reaches(2, State::Failed).await;
     assert_eq!(batch.progress.failure, Some(Failure::ForeignHead));
     worker.feels("a foreign head", |health| *health == Health::ForeignHead).await;
+    // It looks again and again, and finds the same.
+    let asked = proxy.asked();
+    wait_until(DEADLINE, "three more looks", async || {
+        let now = proxy.asked();
+        if now >= asked + 12 { Ok(()) } else { Err(now) }
+    })
+    .await;
+    assert_eq!(worker.batch(2), Some(batch));
     assert!(worker.anchoring.ledger().transactions(2).unwrap().is_empty());
     assert_eq!(town.written(worker.anchoring.address()).await, [(1, 1), (1, 5)], "the thief's begins anew at 1");
 }

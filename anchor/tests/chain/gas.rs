@@ -58,7 +58,10 @@ async fn b2_ten_parties_in_one_transaction_cost_at_most_15000_gas_each() {
         let call = anchorManyCall { batches: batches.collect() }.abi_encode();
         let request = TransactionRequest::default().with_from(sponsor).with_to(town.contract).with_input(call);
         let tx: B256 = serde_json::from_value(town.ask("eth_sendTransaction", json!([request])).await).unwrap();
-        let receipt = town.rpc.get_transaction_receipt(tx).await.unwrap().unwrap();
+        let receipt = testkit::wait_until(crate::town::DEADLINE, "it is mined", async || {
+            town.rpc.get_transaction_receipt(tx).await.unwrap().ok_or(tx)
+        })
+        .await;
         assert!(receipt.status());
         assert_eq!(receipt.logs().len(), 10);
         for (n, entry) in entries.iter().enumerate() {

@@ -1,5 +1,7 @@
 //! Anchoring against a real anvil: one chain a test, real files, real processes.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is its purpose")]
+
 mod artifact;
 mod batches;
 mod faults;

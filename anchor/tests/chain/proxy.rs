@@ -11,6 +11,7 @@ pub struct Proxy {
     pub rpc: String,
     /// How many more answers to `eth_sendRawTransaction` are lost.
     pub lose: Arc<AtomicU32>,
+    asked: Arc<AtomicU32>,
 }
 
 impl Proxy {
@@ -18,20 +19,27 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let rpc = format!("http://{}", listener.local_addr().unwrap());
         let lose = Arc::new(AtomicU32::new(0));
-        let (server, losing) = (SocketAddr::from(([127, 0, 0, 1], port)), lose.clone());
+        let asked = Arc::new(AtomicU32::new(0));
+        let (server, losing, counting) = (SocketAddr::from(([127, 0, 0, 1], port)), lose.clone(), asked.clone());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(carry(client, server, losing.clone()));
+                tokio::spawn(carry(client, server, losing.clone(), counting.clone()));
             }
         });
-        Self { rpc, lose }
+        Self { rpc, lose, asked }
+    }
+
+    /// Requests so far.
+    pub fn asked(&self) -> u32 {
+        self.asked.load(Ordering::SeqCst)
     }
 }
 
-async fn carry(mut client: TcpStream, server: SocketAddr, lose: Arc<AtomicU32>) -> std::io::Result<()> {
+async fn carry(mut client: TcpStream, server: SocketAddr, lose: Arc<AtomicU32>, asked: Arc<AtomicU32>) -> std::io::Result<()> {
     let mut server = TcpStream::connect(server).await?;
     loop {
         let request = message(&mut client).await?;
+        asked.fetch_add(1, Ordering::SeqCst);
         let sends = String::from_utf8_lossy(&request).contains("eth_sendRawTransaction");
         server.write_all(&request).await?;
         let answer = message(&mut server).await?;

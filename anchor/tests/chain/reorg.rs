@@ -22,9 +22,10 @@ async fn b2_batches_whose_blocks_vanished_are_sent_again_with_the_same_bytes() {
     wait_until(DEADLINE, "all are on the new chain", async || {
         let now: Vec<_> = (1..=4).map(|number| worker.batch(number).unwrap().progress).collect();
         let there = now.iter().all(|progress| progress.state == State::Mined);
-        let moved = now[1..].iter().zip(&before[1..]).all(|(now, before)| {
-            now.mined.is_some_and(|mined| mined.tx == before.tx && mined.block_hash != before.block_hash)
-        });
+        let moved = now[1..]
+            .iter()
+            .zip(&before[1..])
+            .all(|(now, before)| now.mined.is_some_and(|mined| mined.tx == before.tx && mined.block_hash != before.block_hash));
         if there && moved { Ok(()) } else { Err(now) }
     })
     .await;

@@ -133,10 +133,7 @@ impl Town {
 
     /// The batches that the contract has written, as `(first_seq, count)` in order.
     pub async fn written(&self, submitter: Address) -> Vec<(u64, u64)> {
-        let filter = alloy::rpc::types::Filter::new()
-            .address(self.contract)
-            .from_block(0)
-            .topic1(submitter.into_word());
+        let filter = alloy::rpc::types::Filter::new().address(self.contract).from_block(0).topic1(submitter.into_word());
         let logs = self.rpc.get_logs(&filter).await.unwrap();
         let word = |data: &[u8], place: usize| u64::from_be_bytes(data[place * 32 + 24..place * 32 + 32].try_into().unwrap());
         logs.iter().map(|log| (word(&log.data().data, 1), word(&log.data().data, 2))).collect()
