@@ -21,7 +21,7 @@ pub enum UsersFault {
         source: io::Error,
     },
     /// A line is not `name:$argon2id$…`.
-    #[error("users file {path}, line {line}: {fault}; write `name:$argon2id$…`, as `forebay user` does")]
+    #[error("users file {path}, line {line}: {fault}; write `name:$argon2id$…`, or set the password anew")]
     Line {
         /// The file.
         path: PathBuf,
