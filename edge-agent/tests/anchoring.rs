@@ -1,4 +1,5 @@
 //! From the outbox to a real chain, and a chain that is not there.
+#![allow(clippy::unwrap_used, reason = "the tests' helpers may, like the tests")]
 
 mod common;
 

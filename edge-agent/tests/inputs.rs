@@ -1,4 +1,5 @@
 //! Inputs: files, lines and a local broker, good ones and bad ones.
+#![allow(clippy::unwrap_used, reason = "the tests' helpers may, like the tests")]
 
 mod common;
 
@@ -197,11 +198,10 @@ async fn messages_of_a_local_broker_become_readings() {
     local.publish(message("sensors", b"3", false));
     local.publish(message("sensors/door", b"4", false));
     running.until("accepted", |progress| progress.accepted == 2).await;
+    running.stop().await;
     let held = held.lock().unwrap();
     let seen: Vec<_> = held.records.iter().map(|(key, r)| (key.0.as_str(), r.payload.as_slice())).collect();
     assert_eq!(seen, [("cityA/meter-1/door", &b"4"[..]), ("cityA/meter-1/power/active", b"1")]);
-    drop(held);
-    running.stop().await;
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
 //! kill -9 at random moments: what was taken arrives, under one key, with one payload, and the numbers have no holes.
+#![allow(clippy::unwrap_used, reason = "the tests' helpers may, like the tests")]
 #![allow(clippy::print_stdout, reason = "the child tells its parent what it took")]
 
 mod common;

@@ -33,6 +33,14 @@ struct Row {
     readings: Vec<Reading>,
 }
 
+/// What comes next in a file.
+enum Next {
+    Row(Row),
+    /// On this line.
+    Bad(u64, BadLine),
+    End,
+}
+
 /// A file with its mapping. Moved to a blocking thread to read, and back.
 struct Source {
     reader: ::csv::Reader<File>,
@@ -72,21 +80,20 @@ impl Source {
         format!("{} | {} | {}", self.header, self.config.time, columns.join(","))
     }
 
-    /// The next row, or what is wrong with it; `None` at the end.
-    fn next(&mut self) -> Result<Option<Result<Row, (u64, BadLine)>>, InputError> {
+    fn next(&mut self) -> Result<Next, InputError> {
         let mut record = ::csv::StringRecord::new();
         let read = self.reader.read_record(&mut record);
         let line = record.position().map_or(0, ::csv::Position::line);
         self.rows += 1;
         match read {
-            Ok(true) => Ok(Some(self.row(&record).map_err(|bad| (line, bad)))),
-            Ok(false) => Ok(None),
+            Ok(true) => Ok(self.row(&record).map_or_else(|bad| Next::Bad(line, bad), Next::Row)),
+            Ok(false) => Ok(Next::End),
             Err(fault) if fault.is_io_error() => {
                 Err(InputError::File { input: self.config.name.clone(), path: self.config.path.clone(), source: fault })
             }
             Err(fault) => {
                 let line = fault.position().map_or(line, ::csv::Position::line);
-                Ok(Some(Err((line, BadLine::new("row", fault)))))
+                Ok(Next::Bad(line, BadLine::new("row", fault)))
             }
         }
     }
@@ -114,9 +121,9 @@ impl Source {
             let mut rows = Vec::new();
             while rows.len() < INPUT_BATCH_MAX {
                 match self.next()? {
-                    None => break,
-                    Some(Ok(row)) => rows.push(row),
-                    Some(Err((line, bad))) => desk.skip(&self.config.name, line, &bad),
+                    Next::End => break,
+                    Next::Row(row) => rows.push(row),
+                    Next::Bad(line, bad) => desk.skip(&self.config.name, line, &bad),
                 }
             }
             Ok((self, rows))
@@ -128,9 +135,11 @@ impl Source {
 /// The time from the first row to the last one.
 fn span(mut source: Source) -> Result<Duration, InputError> {
     let mut ends: Option<(At, At)> = None;
-    while let Some(row) = source.next()? {
-        if let Ok(row) = row {
-            ends = Some(ends.map_or((row.at, row.at), |(low, high)| (low.min(row.at), high.max(row.at))));
+    loop {
+        match source.next()? {
+            Next::End => break,
+            Next::Row(row) => ends = Some(ends.map_or((row.at, row.at), |(low, high)| (low.min(row.at), high.max(row.at)))),
+            Next::Bad(..) => {}
         }
     }
     let nanos = ends.map_or(0, |(low, high)| high.saturating_sub(low));
@@ -176,7 +185,7 @@ pub(crate) async fn run(config: CsvConfig, desk: Desk, stop: Stop) -> Result<(),
     let identity = source.identity();
     let input = config.name.clone();
     while source.rows < done {
-        if source.next()?.is_none() {
+        if matches!(source.next()?, Next::End) {
             break;
         }
     }

@@ -132,14 +132,14 @@ impl Stretch {
 }
 
 fn group(desk: &mut Desk, tx: &Transaction<'_>, limits: &ChunkLimits, now: At) -> Result<usize, Fault> {
-    let mut waiting = tx.prepare_cached("SELECT DISTINCT series FROM outbox WHERE chunk IS NULL")?;
-    let waiting = waiting.query_map([], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
-    let mut made = 0;
-    for series in waiting {
+    // From series to series by the index: a backlog of millions of rows must not be walked each time.
+    let mut next = tx.prepare_cached("SELECT series FROM outbox WHERE chunk IS NULL AND series > ?1 ORDER BY series LIMIT 1")?;
+    let (mut made, mut series) = (0, 0);
+    while made < CHUNKS_PER_PASS_MAX
+        && let Some(found) = next.query_row([series], |row| row.get(0)).optional()?
+    {
+        series = found;
         made += group_series(desk, tx, series, limits, now, CHUNKS_PER_PASS_MAX - made)?;
-        if made >= CHUNKS_PER_PASS_MAX {
-            break;
-        }
     }
     Ok(made)
 }
