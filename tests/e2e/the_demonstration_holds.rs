@@ -10,8 +10,10 @@ use crate::town::FOREBAY;
 #[test]
 fn the_demonstration_ends_with_nothing_lost_and_everything_anchored() {
     let readings = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/simbench-loads-2016-01.csv");
+    let anvil = testkit::anvil::binary().unwrap_or_else(|missing| panic!("{missing}"));
     let output = Command::new(FOREBAY)
-        .args(["--log", "warn", "demo", "--json", "--seconds", "6", "--days", "4", "--readings", readings.to_str().unwrap()])
+        .args(["--log", "warn", "demo", "--json", "--seconds", "6", "--days", "4"])
+        .args(["--readings", readings.to_str().unwrap(), "--anvil", anvil.to_str().unwrap()])
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
