@@ -306,7 +306,8 @@ async fn close_segments(archive: Archive, clock: Arc<dyn Clock>, stop: Stop) -> 
 /// Opens the archive, which may take a while after a crash; what it finds new goes to `live`.
 async fn open_archive(config: &Config, clock: &Arc<dyn Clock>, live: &Live) -> Result<Archive, StartError> {
     let fault = |source| StartError::Archive { data: config.data.clone(), source };
-    let name = config.name.parse().map_err(|fault: wire::IdFault| ConfigError::Range { field: "name", fix: fault.to_string() })?;
+    let name =
+        config.name.parse().map_err(|fault: wire::IdFault| ConfigError::Range { field: "name", fix: fault.to_string() })?;
     let (clock, live) = (clock.clone(), live.clone());
     let storage = &config.storage;
     let options = archive::Options {

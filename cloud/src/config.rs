@@ -288,7 +288,8 @@ impl Config {
             return Err(ConfigError::Range { field: "history.page_records_max", fix });
         }
         if self.broker.packet_bytes_max < Size(self.history.page_bytes.bytes().saturating_add(ANSWER_SPARE.bytes())) {
-            let fix = format!("must be at least {ANSWER_SPARE} less than broker.packet_bytes_max, so that an answer fits a packet");
+            let fix =
+                format!("must be at least {ANSWER_SPARE} less than broker.packet_bytes_max, so that an answer fits a packet");
             return Err(ConfigError::Range { field: "history.page_bytes", fix });
         }
         if let Some(anchoring) = &self.anchor {
@@ -340,7 +341,8 @@ mod tests {
         assert!(config.anchor.is_none());
         let shown = format!("{:?}", (&config.storage, &config.broker, &config.receipts, &config.live, &config.history));
         let defaults = dev();
-        let expected = format!("{:?}", (&defaults.storage, &defaults.broker, &defaults.receipts, &defaults.live, &defaults.history));
+        let expected =
+            format!("{:?}", (&defaults.storage, &defaults.broker, &defaults.receipts, &defaults.live, &defaults.history));
         assert_eq!(shown, expected);
     }
 

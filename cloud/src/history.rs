@@ -124,7 +124,8 @@ impl Query {
     /// # Errors
     /// A problem that names the field and the fix.
     pub fn new(ask: &Ask, records_max: usize) -> Result<Self, Problem> {
-        let series = ask.series.as_deref().ok_or_else(|| Problem::field("series", "is missing; name one, like cityA/meter-1/power"))?;
+        let series =
+            ask.series.as_deref().ok_or_else(|| Problem::field("series", "is missing; name one, like cityA/meter-1/power"))?;
         let series = series.parse().map_err(|fault: wire::IdFault| Problem::field("series", fault.to_string()))?;
         let time = |field: &str, value: &Option<Scalar>, otherwise| match value {
             Some(value) => value.moment().map_err(|problem| Problem::field(field, problem)),
@@ -277,7 +278,8 @@ mod tests {
 
     #[test]
     fn a_question_that_makes_sense() {
-        let query = ask(r#"{"series":"a/b/c","from":"1970-01-01T00:00:01Z","to":2000000000,"limit":7,"cursor":"1~5~9f~3"}"#).unwrap();
+        let query =
+            ask(r#"{"series":"a/b/c","from":"1970-01-01T00:00:01Z","to":2000000000,"limit":7,"cursor":"1~5~9f~3"}"#).unwrap();
         assert_eq!((query.from, query.to, query.limit), (1_000_000_000, 2_000_000_000, 7));
         assert_eq!(query.after.map(|after| after.to_string()).as_deref(), Some("1~5~9f~3"));
         let query = ask(r#"{"series":"a/b/c","limit":100000}"#).unwrap();

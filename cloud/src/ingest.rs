@@ -251,7 +251,8 @@ mod tests {
         let scope = scope.map(|sensor| sensor.parse().unwrap());
         let secrets = vec![Announcement { epoch: Epoch(7), scope, secret: EpochSecret::new([1; 32]) }];
         let mut payload = Vec::new();
-        UpFrame { relay, relay_epoch: Epoch(1), number: 1, term: 0, historical: false, secrets, runs: &runs }.encode(&mut payload);
+        UpFrame { relay, relay_epoch: Epoch(1), number: 1, term: 0, historical: false, secrets, runs: &runs }
+            .encode(&mut payload);
         let checked = check_frame(SegmentName::new(topic_relay).unwrap(), &payload);
         checked.map(drop).map_err(|fault| fault.to_string())
     }

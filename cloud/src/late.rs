@@ -10,10 +10,11 @@ use rustc_hash::FxHashMap;
 use wire::{Epoch, RunView, Series, UpFrame};
 
 type Place = (Series, Epoch);
+type Ranges = FxHashMap<Place, Vec<(u64, u64)>>;
 
 /// Sequence numbers of late records between append and live delivery, by series and epoch. Clones share the list.
 #[derive(Clone, Default)]
-pub(crate) struct Late(Arc<Mutex<FxHashMap<Place, Vec<(u64, u64)>>>>);
+pub(crate) struct Late(Arc<Mutex<Ranges>>);
 
 /// The late runs of one frame.
 pub(crate) struct LateRuns(Vec<(Place, (u64, u64))>);

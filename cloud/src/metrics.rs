@@ -72,7 +72,11 @@ impl Metrics {
             records_duplicate: registry.counter("cloud_records_duplicate", "Records that were held already"),
             records_conflict: registry
                 .counter("cloud_records_conflict", "Records whose key is held with another content, kept aside: an alarm"),
-            publishes_refused: registry.register("cloud_publishes_refused", "Publishes that were refused, by reason", Family::default()),
+            publishes_refused: registry.register(
+                "cloud_publishes_refused",
+                "Publishes that were refused, by reason",
+                Family::default(),
+            ),
             receipts_sent: registry.counter("cloud_receipts_sent", "Receipts handed to the broker"),
             receipts_dropped: registry
                 .counter("cloud_receipts_dropped", "Frames not receipted because too many waited; their relays send them again"),

@@ -127,7 +127,8 @@ mod tests {
 
     #[test]
     fn a_record_has_the_documented_form() {
-        let record = Record { key: "a/b/c@9f.3".parse().unwrap(), at: 1_500_000_000, operation: Operation::Store, payload: b"1".to_vec() };
+        let record =
+            Record { key: "a/b/c@9f.3".parse().unwrap(), at: 1_500_000_000, operation: Operation::Store, payload: b"1".to_vec() };
         let reading = Reading::new(record, "relay-1".parse().unwrap());
         let json = serde_json::to_string(&reading).unwrap();
         assert_eq!(

@@ -1,4 +1,5 @@
 //! An analyst sees what the grants name and nothing else: live, by question over MQTT, and over HTTP.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod town;
 
@@ -48,7 +49,11 @@ areas = ["cityA"]
 const NOT_AUTHORIZED: u8 = 0x87;
 const PAYLOAD_FORMAT_INVALID: u8 = 0x99;
 
-async fn ask(client: &mut Client, question: &Value, response_topic: &str) -> (Result<(), PublishError>, Option<(Value, Received)>) {
+async fn ask(
+    client: &mut Client,
+    question: &Value,
+    response_topic: &str,
+) -> (Result<(), PublishError>, Option<(Value, Received)>) {
     let topic = format!("query/{}", client.name);
     let message = Message::new(topic, question.to_string()).asking(response_topic, "7");
     let acknowledged = client.link.send(message).await.unwrap().await;

@@ -39,7 +39,9 @@ async fn a_walk_by_cursor_has_no_hole_and_no_repeat_while_records_arrive() {
     assert_eq!(seqs, (1..=seqs.len() as u64).collect::<Vec<_>>());
     let after = town.walk("", SERIES, 333).await;
     assert_eq!(after.len(), 1_200);
-    assert!(after.iter().zip(1..).all(|(reading, seq)| reading.key.seq == seq && reading.payload.0 == seq.to_string().into_bytes()));
+    assert!(
+        after.iter().zip(1..).all(|(reading, seq)| reading.key.seq == seq && reading.payload.0 == seq.to_string().into_bytes())
+    );
     town.stop().await;
 }
 

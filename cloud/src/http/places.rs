@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use anchor::{LedgerError, ProveError};
 use anchor::rows::Place;
+use anchor::{LedgerError, ProveError};
 use archive::ReadError;
 use axum::Json;
 use axum::extract::{Path, State};
@@ -79,7 +79,11 @@ pub(super) async fn place(
 }
 
 /// Shows the proof of a record that is on chain.
-pub(super) async fn proof(State(api): State<Arc<Api>>, Asker(viewer): Asker, Path(key): Path<String>) -> Result<Response, Problem> {
+pub(super) async fn proof(
+    State(api): State<Arc<Api>>,
+    Asker(viewer): Asker,
+    Path(key): Path<String>,
+) -> Result<Response, Problem> {
     let key = read_key(&key)?;
     api.history.permit(&viewer, &key.series)?;
     let Some(anchored) = api.anchored.clone() else {

@@ -31,7 +31,11 @@ pub(super) async fn page(
 }
 
 /// One record.
-pub(super) async fn one(State(api): State<Arc<Api>>, Asker(viewer): Asker, Path(key): Path<String>) -> Result<Json<Reading>, Problem> {
+pub(super) async fn one(
+    State(api): State<Arc<Api>>,
+    Asker(viewer): Asker,
+    Path(key): Path<String>,
+) -> Result<Json<Reading>, Problem> {
     let key = read_key(&key)?;
     let reading = api.history.record(&viewer, key).await?;
     reading.map(Json).ok_or_else(|| Problem::not_found("the archive does not hold this record"))

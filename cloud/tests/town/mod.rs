@@ -1,4 +1,5 @@
 //! A cloud with real sockets and files, and those who talk to it: a scripted relay, readers, a browser.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 #![allow(dead_code, reason = "each test file uses another part of it")]
 
 use std::net::SocketAddr;
@@ -11,7 +12,7 @@ use cloud::{Access, Cloud, Config, Page, Parts};
 use link::{Incoming, Link, LinkConfig, PublishError, Qos, Received};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use wire::{Epoch, Operation, Receipt, RunBuilder, UpFrame};
+use wire::{Announcement, Epoch, EpochSecret, Operation, Receipt, RunBuilder, UpFrame};
 
 /// Longer than anything here takes; a test that reaches it has failed.
 pub const DEADLINE: Duration = Duration::from_secs(15);
@@ -21,6 +22,7 @@ pub struct Town {
     pub mqtt: SocketAddr,
     pub http: SocketAddr,
     pub registry: Registry,
+    pub archive: archive::Archive,
     signal: mpsc::Sender<()>,
     running: JoinHandle<Result<Cause, UnitsFault>>,
 }
@@ -44,18 +46,22 @@ impl Town {
     pub async fn start(config: Config) -> Self {
         let registry = Registry::new();
         let cloud = Cloud::start(config, Parts { clock: Arc::new(SystemClock), registry: registry.clone() }).await.unwrap();
-        let (mqtt, http) = (cloud.addresses()[0], cloud.http());
+        let (mqtt, http, archive) = (cloud.addresses()[0], cloud.http(), cloud.archive().clone());
         let mut units = Units::new();
         cloud.units(&mut units);
         let (signal, signals) = mpsc::channel(1);
         let running = tokio::spawn(units.run_until(Signals::from_channel(signals)));
-        Self { mqtt, http, registry, signal, running }
+        Self { mqtt, http, registry, archive, signal, running }
     }
 
     pub async fn stop(self) {
         self.signal.send(()).await.unwrap();
-        let ended = tokio::time::timeout(DEADLINE, self.running).await.expect("the cloud did not stop").unwrap();
-        assert_eq!(ended.unwrap(), Cause::Signal);
+        assert_eq!(self.ended().await.unwrap(), Cause::Signal);
+    }
+
+    /// How it ends by itself.
+    pub async fn ended(self) -> Result<Cause, UnitsFault> {
+        tokio::time::timeout(DEADLINE, self.running).await.expect("the cloud did not end").unwrap()
     }
 
     /// Connects a client; in a guarded town the user is the client's name.
@@ -170,11 +176,19 @@ pub struct Frame {
     pub number: u64,
     pub historical: bool,
     pub runs: Vec<u8>,
+    pub secrets: Vec<Announcement>,
 }
 
 impl Frame {
     pub fn new(number: u64) -> Self {
-        Self { number, historical: false, runs: Vec::new() }
+        Self { number, historical: false, runs: Vec::new(), secrets: Vec::new() }
+    }
+
+    /// Announces the secret of the epoch that all frames here have.
+    pub fn announcing(mut self, scope: Option<&str>) -> Self {
+        let scope = scope.map(|sensor| sensor.parse().unwrap());
+        self.secrets.push(Announcement { epoch: Epoch(0xe), scope, secret: EpochSecret::new([7; 32]) });
+        self
     }
 
     /// Adds records `first_seq..` of a series; the time of record n is n seconds, its payload is given.
@@ -189,8 +203,8 @@ impl Frame {
 
     pub fn encode(&self, relay: &str) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let (number, historical) = (self.number, self.historical);
-        let frame = UpFrame { relay, relay_epoch: Epoch(1), number, term: 0, historical, secrets: vec![], runs: &self.runs };
+        let Self { number, historical, runs, secrets } = self.clone();
+        let frame = UpFrame { relay, relay_epoch: Epoch(1), number, term: 0, historical, secrets, runs: &runs };
         frame.encode(&mut bytes);
         bytes
     }
