@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
@@ -17,6 +17,8 @@ use tokio::time::timeout;
 const LINES_KEPT: usize = 400;
 /// How long the output of an ended process may take to arrive; somebody it started may hold it open.
 const OUTPUT_DEADLINE: Duration = Duration::from_secs(1);
+/// How long threads may take to notice SIGSTOP.
+const PAUSE_DEADLINE: Duration = Duration::from_secs(1);
 
 /// A running program. Its whole process group gets SIGKILL when this is dropped.
 pub struct Child {
@@ -125,9 +127,30 @@ impl Child {
         self.signal(Signal::TERM);
     }
 
-    /// SIGSTOP: it stands still, its sockets stay open.
+    /// SIGSTOP: it stands still, its sockets stay open. Returns when each of its threads has stopped.
+    ///
+    /// # Panics
+    /// When they have not stopped within a second.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
+        let end = Instant::now() + PAUSE_DEADLINE;
+        while !self.stands_still() {
+            assert!(Instant::now() < end, "{} runs on after SIGSTOP", self.name);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Whether every thread is in the state `T` (or the process is gone).
+    fn stands_still(&self) -> bool {
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.id())) else {
+            return true;
+        };
+        threads.flatten().all(|thread| {
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            // The name before the state may hold anything, also brackets.
+            let state = stat.rsplit(") ").next().unwrap_or_default();
+            state.is_empty() || state.starts_with(['T', 'Z', 'X'])
+        })
     }
 
     /// SIGCONT.
