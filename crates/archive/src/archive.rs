@@ -221,7 +221,7 @@ impl Archive {
     /// As [`Archive::close_due`].
     pub fn close_now(&self) -> Result<Closed, ReadError> {
         self.closer(|closer| {
-            let closed = closer.close(true)?;
+            let closed = closer.close_all()?;
             closer.purge()?;
             Ok(closed)
         })

@@ -33,6 +33,8 @@ pub(crate) struct OpenPage {
     pub(crate) via: u32,
     pub(crate) at_min: At,
     pub(crate) at_max: At,
+    /// Length of its body.
+    pub(crate) bytes: u32,
     /// Its runs, while the page is recent enough to be kept in memory.
     pub(crate) body: Option<Bytes>,
 }
@@ -116,17 +118,33 @@ impl Buffer {
     /// All series with runs in pages up to `last`.
     pub(crate) fn series_up_to(&self, last: u64) -> Vec<u32> {
         let inner = self.inner.read();
-        let mut series: Vec<u32> = inner.series.iter().filter(|(_, runs)| runs.first().is_some_and(|run| run.page <= last)).map(|(id, _)| *id).collect();
+        let mut series: Vec<u32> =
+            inner.series.iter().filter(|(_, runs)| runs.first().is_some_and(|run| run.page <= last)).map(|(id, _)| *id).collect();
         series.sort_unstable();
         series
     }
 
-    /// The pages up to `last` that are not in memory, as an inclusive range.
-    pub(crate) fn not_in_memory(&self, last: u64) -> Option<(u64, u64)> {
+    /// The last page of a segment that ends at `last` at the latest and holds about `bytes_max`; at least one page.
+    pub(crate) fn segment_end(&self, last: u64, bytes_max: u64) -> u64 {
         let inner = self.inner.read();
-        let first = *inner.pages.first_key_value()?.0;
-        let end = inner.cached_from.min(last + 1);
-        (first < end).then(|| (first, end - 1))
+        let mut bytes = 0;
+        for (id, page) in inner.pages.range(..=last) {
+            bytes += u64::from(page.bytes);
+            if bytes >= bytes_max {
+                return *id;
+            }
+        }
+        last
+    }
+
+    /// The bodies of the pages up to `last`, as far as they are in memory.
+    pub(crate) fn bodies_up_to(&self, last: u64) -> Vec<(u64, Option<Bytes>)> {
+        self.inner.read().pages.range(..=last).map(|(id, page)| (*id, page.body.clone())).collect()
+    }
+
+    /// The first page, if there is one.
+    pub(crate) fn first_page(&self) -> Option<u64> {
+        self.inner.read().pages.first_key_value().map(|(id, _)| *id)
     }
 
     /// The last page, if there is one.

@@ -67,7 +67,9 @@ impl Closer<'_> {
         self.upkeep.buffer_since = has_pages.then(|| self.upkeep.buffer_since.unwrap_or(now));
         let old = |since: At| Duration::from_nanos(now.saturating_sub(since).max(0).cast_unsigned()) >= limits.age_max;
         let buffer_due = has_pages
-            && (total.records >= limits.records_max || total.bytes >= limits.bytes_max || self.upkeep.buffer_since.is_some_and(old));
+            && (total.records >= limits.records_max
+                || total.bytes >= limits.bytes_max
+                || self.upkeep.buffer_since.is_some_and(old));
         let (since, last) = *self.upkeep.outgoing_since.get_or_insert((now, last_outgoing));
         // Live pages come and go; their age is what bounds the replay.
         let outgoing_due = last != last_outgoing && old(since);
@@ -84,20 +86,35 @@ impl Closer<'_> {
         Ok(closed)
     }
 
-    /// Closes the open segment (`buffer`) and saves the counters.
-    pub(crate) fn close(&mut self, buffer: bool) -> Result<Closed, ReadError> {
+    /// Closes everything that is in the open segment now, a segment's size at a time.
+    pub(crate) fn close_all(&mut self) -> Result<Closed, ReadError> {
+        let mut closed = Closed::default();
+        let Some(last) = self.shared.buffer.last_page() else { return self.close(true) };
+        while self.shared.buffer.first_page().is_some_and(|first| first <= last) {
+            let more = self.close(true)?;
+            closed.chunks += more.chunks;
+            closed.records += more.records;
+            closed.bytes += more.bytes;
+        }
+        Ok(closed)
+    }
+
+    /// Closes the open segment (`buffer`), as far as it fits the size of one, and saves the counters.
+    fn close(&mut self, buffer: bool) -> Result<Closed, ReadError> {
         if self.upkeep.unclean {
             self.ask(Job::Discard)?;
             self.upkeep.unclean = false;
         }
-        let frozen = match self.ask(Job::Freeze)? {
+        let mut frozen = match self.ask(Job::Freeze)? {
             Done::Frozen(frozen) => frozen,
             other => return Err(other.unexpected().into()),
         };
+        // What came while the segment before was closed may be more than memory should hold at once.
+        frozen.buffer_last = self.shared.buffer.segment_end(frozen.buffer_last, self.shared.options.segment.bytes_max);
         let (rest, closed) = self.close_frozen(buffer, &frozen);
         if closed.is_err() {
             self.upkeep.unclean = true;
-            // They are still marked as changed only if somebody says so. If the writer is gone, the next opening replays the pages.
+            // They count as changed again only if somebody says so. If the writer is gone, the next opening replays the pages.
             self.ask(Job::PutBack(rest.to_vec()))?;
         } else if buffer {
             self.upkeep.buffer_since = None;
@@ -170,7 +187,8 @@ impl Closer<'_> {
     fn complete_roots(&mut self) -> Result<u64, ReadError> {
         let roots = self.readers.read(|tx| ledger::missing_roots(tx, self.shared, ROOTS_PIECE))?;
         let count = roots.len() as u64;
-        let tickets: Result<Vec<_>, Fault> = roots.into_iter().map(|(chunk, root)| self.writer.submit_ahead(Job::Root { chunk, root })).collect();
+        let tickets: Result<Vec<_>, Fault> =
+            roots.into_iter().map(|(chunk, root)| self.writer.submit_ahead(Job::Root { chunk, root })).collect();
         for ticket in tickets? {
             ticket.wait()?;
         }
@@ -222,27 +240,33 @@ impl Outbox {
     }
 }
 
-/// Bodies of the pages that are no longer in memory.
+/// Bodies of the pages of a segment. Held for as long as it is closed, because meanwhile newer pages push older ones out of memory.
 struct Pages(BTreeMap<u64, Bytes>);
 
 impl Pages {
     fn load(shared: &Shared, readers: &Readers, last: u64) -> Result<Self, ReadError> {
-        let missing = shared.buffer.not_in_memory(last);
-        let Some((low, high)) = missing else { return Ok(Self(BTreeMap::new())) };
+        let (mut pages, mut missing) = (BTreeMap::new(), Vec::new());
+        for (id, body) in shared.buffer.bodies_up_to(last) {
+            match body {
+                Some(body) => drop(pages.insert(id, body)),
+                None => missing.push(id),
+            }
+        }
+        if missing.is_empty() {
+            return Ok(Self(pages));
+        }
         readers.read(|tx| {
-            let mut statement = tx.prepare_cached("SELECT id, body FROM buffer WHERE id BETWEEN ?1 AND ?2")?;
-            let mut rows = statement.query((low.cast_signed(), high.cast_signed()))?;
-            let mut pages = BTreeMap::new();
-            while let Some(row) = rows.next()? {
-                pages.insert(row.get::<_, i64>(0)?.cast_unsigned(), Bytes::from(row.get::<_, Vec<u8>>(1)?));
+            let mut statement = tx.prepare_cached("SELECT body FROM buffer WHERE id = ?1")?;
+            for id in missing {
+                let body: Vec<u8> = statement.query_row([id.cast_signed()], |row| row.get(0))?;
+                pages.insert(id, Bytes::from(body));
             }
             Ok(Self(pages))
         })
     }
 
-    fn bytes<'a>(&'a self, run: &'a OpenRun) -> Result<&'a [u8], ReadError> {
-        let body = run.page.body.as_ref().or_else(|| self.0.get(&run.at.page));
-        let bytes = body.and_then(|body| body.get(run.at.offset as usize..));
+    fn bytes(&self, run: &OpenRun) -> Result<&[u8], ReadError> {
+        let bytes = self.0.get(&run.at.page).and_then(|body| body.get(run.at.offset as usize..));
         bytes.ok_or(ReadError::Damaged(Damage::Row("a page is missing or ends before its runs")))
     }
 }

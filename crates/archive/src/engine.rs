@@ -82,7 +82,9 @@ pub(crate) enum Done {
     Held(Vec<(Epoch, Intervals)>),
     Frozen(Frozen),
     /// Whether there is more to purge.
-    Purged { more: bool },
+    Purged {
+        more: bool,
+    },
     Plain,
 }
 
@@ -154,7 +156,16 @@ impl Engine {
     pub(crate) fn new(shared: Arc<Shared>, start: Start, announce: watch::Sender<u64>) -> Self {
         let pages = Pages::new(start.next);
         let committed_chunk = start.next_chunk;
-        Self { shared, start, pages, effects: Vec::new(), frames_added: Vec::new(), frozen: Vec::new(), committed_chunk, announce }
+        Self {
+            shared,
+            start,
+            pages,
+            effects: Vec::new(),
+            frames_added: Vec::new(),
+            frozen: Vec::new(),
+            committed_chunk,
+            announce,
+        }
     }
 
     fn job(&mut self, tx: &Transaction<'_>, job: Job, now: At) -> Result<Done, Fault> {
@@ -209,7 +220,15 @@ impl Engine {
         Ok(Done::Appended(Appended { new, ..Appended::default() }))
     }
 
-    fn framed(&mut self, tx: &Transaction<'_>, lane: Lane, bytes: &[u8], runs: &[RunMeta], secrets: Vec<Announcement>, now: At) -> Result<Done, Fault> {
+    fn framed(
+        &mut self,
+        tx: &Transaction<'_>,
+        lane: Lane,
+        bytes: &[u8],
+        runs: &[RunMeta],
+        secrets: Vec<Announcement>,
+        now: At,
+    ) -> Result<Done, Fault> {
         self.learn(tx, secrets)?;
         let own = self.shared.own;
         let mut new = 0;
@@ -363,7 +382,9 @@ impl Work for Engine {
         const OVERHEAD: usize = 256;
         match job {
             Job::Raw { weight, .. } => *weight + OVERHEAD,
-            Job::Framed { bytes, runs, .. } | Job::Ingest { bytes, runs, .. } => bytes.len() + runs.len() * size_of::<RunMeta>() + OVERHEAD,
+            Job::Framed { bytes, runs, .. } | Job::Ingest { bytes, runs, .. } => {
+                bytes.len() + runs.len() * size_of::<RunMeta>() + OVERHEAD
+            }
             _ => OVERHEAD,
         }
     }

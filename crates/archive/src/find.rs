@@ -79,17 +79,32 @@ pub(crate) fn find<'a>(
     Ok(found)
 }
 
-fn take_run(found: &mut BTreeMap<u64, Found>, page: u64, via: u32, bytes: &[u8], (low, high): (u64, u64)) -> Result<(), ReadError> {
+fn take_run(
+    found: &mut BTreeMap<u64, Found>,
+    page: u64,
+    via: u32,
+    bytes: &[u8],
+    (low, high): (u64, u64),
+) -> Result<(), ReadError> {
     let (run, _) = RunView::parse(bytes).map_err(|fault| Damage::Page { page, fault })?;
     for record in run.records().filter(|record| (low..=high).contains(&record.seq)) {
-        found.entry(record.seq).or_insert_with(|| Found { via, at: record.at, operation: record.operation, payload: record.payload.to_vec() });
+        found.entry(record.seq).or_insert_with(|| Found {
+            via,
+            at: record.at,
+            operation: record.operation,
+            payload: record.payload.to_vec(),
+        });
     }
     Ok(())
 }
 
 /// Lends the bytes of an open run, from memory or from the file. A page that is no longer in the file has become chunks, which the same
 /// snapshot shows: then there is nothing to lend.
-pub(crate) fn with_run(tx: &Transaction<'_>, run: &OpenRun, lend: impl FnOnce(&[u8]) -> Result<(), ReadError>) -> Result<(), ReadError> {
+pub(crate) fn with_run(
+    tx: &Transaction<'_>,
+    run: &OpenRun,
+    lend: impl FnOnce(&[u8]) -> Result<(), ReadError>,
+) -> Result<(), ReadError> {
     let offset = run.at.offset as usize;
     let missing = Damage::Row("a page ends before its runs");
     if let Some(body) = &run.page.body {

@@ -29,7 +29,9 @@ pub enum Selection {
 
 pub(crate) fn run(closer: &Closer<'_>, selection: &Selection) -> Result<u64, ReadError> {
     // What is published later belongs to the next hand-over.
-    let end: i64 = closer.readers.read(|tx| Ok::<_, ReadError>(tx.query_row("SELECT chunks_published FROM marks", [], |row| row.get(0))?))?;
+    let end: i64 = closer
+        .readers
+        .read(|tx| Ok::<_, ReadError>(tx.query_row("SELECT chunks_published FROM marks", [], |row| row.get(0))?))?;
     let page_bytes = closer.shared.options.page_bytes_max;
     let mut last = 0;
     let mut moved = 0;

@@ -53,7 +53,12 @@ impl Held {
 
     /// Every epoch of a series with what is held of it.
     pub(crate) fn of_series(&self, series: u32) -> impl Iterator<Item = (u64, &Intervals)> {
-        self.states.get(series as usize).into_iter().flatten().map(|state| (state.epoch, &state.held)).filter(|(_, held)| !held.is_empty())
+        self.states
+            .get(series as usize)
+            .into_iter()
+            .flatten()
+            .map(|state| (state.epoch, &state.held))
+            .filter(|(_, held)| !held.is_empty())
     }
 
     /// Adds numbers that are not held.

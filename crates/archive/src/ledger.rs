@@ -9,7 +9,12 @@ use crate::schema::{decode, from_sql, to_sql};
 use crate::shared::Shared;
 
 /// Published chunks with a root whose id is above `id`.
-pub(crate) fn chunks_after(tx: &Transaction<'_>, shared: &Shared, id: i64, limit: usize) -> Result<Vec<(i64, ChunkHeader)>, ReadError> {
+pub(crate) fn chunks_after(
+    tx: &Transaction<'_>,
+    shared: &Shared,
+    id: i64,
+    limit: usize,
+) -> Result<Vec<(i64, ChunkHeader)>, ReadError> {
     let mut statement = tx.prepare_cached(
         "SELECT id, series, epoch, seqs, at_min, at_max, root FROM chunks
          WHERE id > ?1 AND id <= (SELECT chunks_published FROM marks) AND root IS NOT NULL ORDER BY id LIMIT ?2",
@@ -21,8 +26,15 @@ pub(crate) fn chunks_after(tx: &Transaction<'_>, shared: &Shared, id: i64, limit
         let root = <Digest>::try_from(row.get::<_, Vec<u8>>(6)?).map_err(|_| Damage::Row("a chunk's root has another length"))?;
         let count = intervals.count();
         let series = series_name(shared, row.get(1)?)?;
-        let header =
-            ChunkHeader { series, epoch: Epoch(from_sql(row.get(2)?)), intervals, at_min: row.get(4)?, at_max: row.get(5)?, count, root };
+        let header = ChunkHeader {
+            series,
+            epoch: Epoch(from_sql(row.get(2)?)),
+            intervals,
+            at_min: row.get(4)?,
+            at_max: row.get(5)?,
+            count,
+            root,
+        };
         headers.push((row.get(0)?, header));
     }
     Ok(headers)
@@ -48,7 +60,12 @@ pub(crate) fn chunk(tx: &Transaction<'_>, shared: &Shared, id: i64) -> Result<Op
     let Some((series, epoch, seqs, body)) = found else { return Ok(None) };
     let seqs = decode(&seqs).map_err(|fault| Damage::Intervals { table: "chunks", fault })?;
     let readings = chunk::decode(&body, &seqs)?;
-    Ok(Some(Whole { series: series_name(shared, series)?, epoch: Epoch(from_sql(epoch)), readings, body_bytes: body.len() as i64 }))
+    Ok(Some(Whole {
+        series: series_name(shared, series)?,
+        epoch: Epoch(from_sql(epoch)),
+        readings,
+        body_bytes: body.len() as i64,
+    }))
 }
 
 /// The leaves under a chunk's root, or `None` if there is no such chunk or its epoch's secret is not known.
@@ -69,7 +86,12 @@ pub(crate) fn chunk_of(tx: &Transaction<'_>, shared: &Shared, key: &RecordKey) -
     while let Some(row) = rows.next()? {
         let seqs = decode(&row.get::<_, Vec<u8>>(1)?).map_err(|fault| Damage::Intervals { table: "chunks", fault })?;
         if seqs.contains(key.seq) {
-            let before: u64 = seqs.as_slice().iter().take_while(|(low, _)| *low <= key.seq).map(|(low, high)| key.seq.min(*high + 1) - low).sum();
+            let before: u64 = seqs
+                .as_slice()
+                .iter()
+                .take_while(|(low, _)| *low <= key.seq)
+                .map(|(low, high)| key.seq.min(*high + 1) - low)
+                .sum();
             return Ok(Some((row.get(0)?, before as usize)));
         }
     }

@@ -76,7 +76,11 @@ impl Options {
 
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Options").field("name", &self.name).field("segment", &self.segment).field("budgets", &self.budgets).finish_non_exhaustive()
+        f.debug_struct("Options")
+            .field("name", &self.name)
+            .field("segment", &self.segment)
+            .field("budgets", &self.budgets)
+            .finish_non_exhaustive()
     }
 }
 

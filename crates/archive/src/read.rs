@@ -8,12 +8,11 @@ use crate::archive::Archive;
 use crate::engine::{Done, Job};
 use crate::error::ReadError;
 use crate::find::find;
+use crate::handover::{self, Selection};
 use crate::lanes::Page;
+use crate::ledger;
 use crate::recover::announcement;
 use crate::scan::{Entry, Scan, relay, scan};
-use crate::handover::{self, Selection};
-use crate::ledger;
-
 
 impl Archive {
     /// Records of one series in order of time, epoch and sequence number, each once. Sees every record of the storage area that was durable
@@ -121,7 +120,7 @@ impl Archive {
     /// What moved before the failure stays moved; the call can be repeated.
     pub fn hand_over(&self, selection: &Selection) -> Result<u64, ReadError> {
         self.closer(|closer| {
-            closer.close(true)?;
+            closer.close_all()?;
             closer.purge()?;
             handover::run(closer, selection)
         })
@@ -157,7 +156,8 @@ impl Archive {
     /// As [`Archive::scan`].
     pub fn announcements_after(&self, after: i64, limit: usize) -> Result<Vec<(i64, Announcement)>, ReadError> {
         self.read(|tx| {
-            let mut statement = tx.prepare_cached("SELECT epoch, scope, secret, id FROM epochs WHERE id > ?1 ORDER BY id LIMIT ?2")?;
+            let mut statement =
+                tx.prepare_cached("SELECT epoch, scope, secret, id FROM epochs WHERE id > ?1 ORDER BY id LIMIT ?2")?;
             let mut rows = statement.query((after, i64::try_from(limit).unwrap_or(i64::MAX)))?;
             let mut announcements = Vec::new();
             while let Some(row) = rows.next()? {

@@ -52,15 +52,16 @@ struct Marks {
 pub(crate) fn recover(connection: &mut Connection, options: Options) -> Result<Opened, OpenError> {
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let (epoch, secret) = identity(&tx)?;
-    let marks = tx.query_row("SELECT buffer_done, outgoing_saved, chunks_published, chunk_records, chunk_bytes FROM marks", [], |row| {
-        Ok(Marks {
-            buffer_done: row.get::<_, i64>(0)?.cast_unsigned(),
-            outgoing_saved: row.get::<_, i64>(1)?.cast_unsigned(),
-            chunks_published: row.get(2)?,
-            chunk_records: row.get(3)?,
-            chunk_bytes: row.get(4)?,
-        })
-    })?;
+    let marks =
+        tx.query_row("SELECT buffer_done, outgoing_saved, chunks_published, chunk_records, chunk_bytes FROM marks", [], |row| {
+            Ok(Marks {
+                buffer_done: row.get::<_, i64>(0)?.cast_unsigned(),
+                outgoing_saved: row.get::<_, i64>(1)?.cast_unsigned(),
+                chunks_published: row.get(2)?,
+                chunk_records: row.get(3)?,
+                chunk_bytes: row.get(4)?,
+            })
+        })?;
     let mut recovered = Recovered {
         unfinished_chunks: tx.execute("DELETE FROM chunks WHERE id > ?1", [marks.chunks_published])? as u64,
         ..Recovered::default()
@@ -96,14 +97,23 @@ pub(crate) fn recover(connection: &mut Connection, options: Options) -> Result<O
     }
     let mut last_outgoing = delivered.last().unwrap_or(0).max(marks.outgoing_saved - 1);
     for (lane, table) in [(Lane::Live, "live"), (Lane::Backlog, "backlog")] {
-        let total = format!("SELECT coalesce(sum(records), 0), coalesce(sum(length(body)), 0), coalesce(max(id), 0) FROM {table}");
-        let (records, bytes, last): (i64, i64, i64) = tx.query_row(&total, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        let total =
+            format!("SELECT coalesce(sum(records), 0), coalesce(sum(length(body)), 0), coalesce(max(id), 0) FROM {table}");
+        let (records, bytes, last): (i64, i64, i64) =
+            tx.query_row(&total, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
         gauges.lane(lane).add(records, bytes);
         last_outgoing = last_outgoing.max(last.cast_unsigned());
         let mut statement = tx.prepare(&format!("SELECT id, body FROM {table} WHERE id >= ?1 ORDER BY id"))?;
         let mut rows = statement.query([marks.outgoing_saved.cast_signed()])?;
         while let Some(row) = rows.next()? {
-            replay(&series, &mut held, row.get::<_, i64>(0)?.cast_unsigned(), own, Bytes::from(row.get::<_, Vec<u8>>(1)?), &mut recovered)?;
+            replay(
+                &series,
+                &mut held,
+                row.get::<_, i64>(0)?.cast_unsigned(),
+                own,
+                Bytes::from(row.get::<_, Vec<u8>>(1)?),
+                &mut recovered,
+            )?;
         }
     }
     let last_chunk: i64 = tx.query_row("SELECT coalesce(max(id), 0) FROM chunks", [], |row| row.get(0))?;
@@ -198,8 +208,15 @@ fn sets(table: &'static str, bytes: &[u8]) -> Result<Intervals, OpenError> {
 }
 
 /// Counts what a page holds, and says where each of its runs is.
-fn replay(series: &Names, held: &mut Held, page: u64, via: u32, body: Bytes, recovered: &mut Recovered) -> Result<Written, OpenError> {
-    let mut open = OpenPage { via, at_min: i64::MAX, at_max: i64::MIN, body: None };
+fn replay(
+    series: &Names,
+    held: &mut Held,
+    page: u64,
+    via: u32,
+    body: Bytes,
+    recovered: &mut Recovered,
+) -> Result<Written, OpenError> {
+    let mut open = OpenPage { via, at_min: i64::MAX, at_max: i64::MIN, bytes: body.len() as u32, body: None };
     let mut runs = Vec::new();
     let mut offset = 0;
     for run in Runs::new(&body) {

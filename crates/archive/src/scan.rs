@@ -59,7 +59,13 @@ struct Loaded {
 /// Order of an answer, then where the record is.
 type Place = (At, u64, u64, usize, usize);
 
-pub(crate) fn scan(tx: &Transaction<'_>, shared: &Shared, scan: &Scan, open: Vec<OpenRun>, series: u32) -> Result<Vec<Entry>, ReadError> {
+pub(crate) fn scan(
+    tx: &Transaction<'_>,
+    shared: &Shared,
+    scan: &Scan,
+    open: Vec<OpenRun>,
+    series: u32,
+) -> Result<Vec<Entry>, ReadError> {
     let mut sources = sources(tx, scan, open, series)?.into_iter().peekable();
     let mut loaded: Vec<Loaded> = Vec::new();
     let mut heap: BinaryHeap<Reverse<Place>> = BinaryHeap::new();
@@ -109,7 +115,8 @@ fn sources(tx: &Transaction<'_>, scan: &Scan, open: Vec<OpenRun>, series: u32) -
     let from = scan.after.map_or(scan.from, |after| after.at.max(scan.from));
     let mut sources: Vec<Source> = open.into_iter().map(|run| Source { at_min: run.page.at_min, kind: Kind::Run(run) }).collect();
     let mut statement = tx.prepare_cached("SELECT id, at_min FROM chunks WHERE series = ?1 AND at_max >= ?2 AND at_min < ?3")?;
-    let rows = statement.query_map((series, from, scan.to), |row| Ok(Source { at_min: row.get(1)?, kind: Kind::Chunk(row.get(0)?) }))?;
+    let rows =
+        statement.query_map((series, from, scan.to), |row| Ok(Source { at_min: row.get(1)?, kind: Kind::Chunk(row.get(0)?) }))?;
     for row in rows {
         sources.push(row?);
     }

@@ -24,7 +24,8 @@ impl Secrets {
     /// Whether this announcement is known. One that contradicts a known secret counts as known: the first stays.
     pub(crate) fn knows(&self, announced: &Announcement) -> bool {
         let known = self.known.read();
-        let Some((_, secret)) = known.get(&announced.epoch.0).and_then(|scopes| scopes.iter().find(|(scope, _)| *scope == announced.scope))
+        let Some((_, secret)) =
+            known.get(&announced.epoch.0).and_then(|scopes| scopes.iter().find(|(scope, _)| *scope == announced.scope))
         else {
             return false;
         };

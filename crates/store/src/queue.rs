@@ -54,7 +54,8 @@ impl<J, D> Queue<J, D> {
             queue_bytes_max: limits.queue_bytes_max.clamp(1, u32::MAX as usize),
             ..limits
         };
-        let state = State { jobs: Vec::new(), replies: Vec::new(), weights: Vec::new(), bytes: 0, idle: false, phase: Phase::Open };
+        let state =
+            State { jobs: Vec::new(), replies: Vec::new(), weights: Vec::new(), bytes: 0, idle: false, phase: Phase::Open };
         Self { limits, state: Mutex::new(state), arrived: Condvar::new(), room: Semaphore::new(limits.queue_bytes_max) }
     }
 

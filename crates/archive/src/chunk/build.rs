@@ -43,7 +43,12 @@ impl Builder {
     }
 
     /// Cuts readings, sorted and each there once, into chunks and hands each to `take`.
-    pub(crate) fn build(&mut self, origin: Origin<'_>, readings: &Readings, mut take: impl FnMut(ChunkRow)) -> std::io::Result<()> {
+    pub(crate) fn build(
+        &mut self,
+        origin: Origin<'_>,
+        readings: &Readings,
+        mut take: impl FnMut(ChunkRow),
+    ) -> std::io::Result<()> {
         let mut piece = Readings::default();
         for index in 0..readings.len() {
             piece.push(&readings.view(origin.name, Epoch(origin.epoch), index));

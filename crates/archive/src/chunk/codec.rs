@@ -90,7 +90,8 @@ pub(crate) fn decode(body: &[u8], seqs: &Intervals) -> Result<Readings, Damage> 
     if r.byte()? != VERSION {
         return Err(Damage::Chunk("an unknown version"));
     }
-    let mut readings = Readings { seqs: seqs.as_slice().iter().flat_map(|(low, high)| *low..=*high).collect(), ..Readings::default() };
+    let mut readings =
+        Readings { seqs: seqs.as_slice().iter().flat_map(|(low, high)| *low..=*high).collect(), ..Readings::default() };
     let mut at = 0i64;
     readings.ats = read_steps(&mut r, count)?
         .into_iter()
@@ -153,13 +154,23 @@ mod tests {
 
     fn readings() -> impl Strategy<Value = Readings> {
         let any = prop::collection::vec((1u64..4, any::<i64>(), operation(), payload()), 1..60);
-        let decimal = prop::collection::vec((1u64..3, 0i64..100, operation(), (0u32..1000).prop_map(|v| (f64::from(v) / 100.0).to_string().into_bytes())), 1..200);
+        let decimal = prop::collection::vec(
+            (1u64..3, 0i64..100, operation(), (0u32..1000).prop_map(|v| (f64::from(v) / 100.0).to_string().into_bytes())),
+            1..200,
+        );
         prop_oneof![any, decimal].prop_map(|rows| {
             let mut readings = Readings::default();
             let mut seq = 0;
             for (step, at, operation, payload) in rows {
                 seq += step;
-                readings.push(&wire::RecordView { series: "a/b/c", epoch: wire::Epoch(1), seq, at, operation, payload: &payload });
+                readings.push(&wire::RecordView {
+                    series: "a/b/c",
+                    epoch: wire::Epoch(1),
+                    seq,
+                    at,
+                    operation,
+                    payload: &payload,
+                });
             }
             readings
         })
@@ -185,7 +196,8 @@ mod tests {
 
     #[test]
     fn measured_loads_take_about_a_byte_a_reading() {
-        let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../data/simbench-loads-2016-01.csv")).unwrap();
+        let text =
+            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../data/simbench-loads-2016-01.csv")).unwrap();
         let rows: Vec<Vec<&str>> = text.lines().skip(1).map(|line| line.split(',').skip(1).collect()).collect();
         let (mut bytes, mut count) = (0, 0);
         for column in 0..rows[0].len() {
@@ -193,7 +205,14 @@ mod tests {
             for (index, row) in rows.iter().enumerate() {
                 let at = 1_451_606_400_000_000_000 + index as i64 * 900_000_000_000;
                 let payload = row[column].as_bytes();
-                readings.push(&wire::RecordView { series: "a/b/c", epoch: wire::Epoch(1), seq: index as u64 + 1, at, operation: Operation::Store, payload });
+                readings.push(&wire::RecordView {
+                    series: "a/b/c",
+                    epoch: wire::Epoch(1),
+                    seq: index as u64 + 1,
+                    at,
+                    operation: Operation::Store,
+                    payload,
+                });
             }
             let body = Encoder::new().unwrap().encode(&readings).unwrap();
             assert_eq!(decode(&body, &Intervals::of(1, readings.len() as u64)).unwrap(), readings);

@@ -64,7 +64,8 @@ impl Decimals {
         } else {
             return None;
         };
-        let values = parsed.iter().map(|(mantissa, own)| mantissa.checked_mul(10i64.checked_pow(scale - own)?)).collect::<Option<_>>()?;
+        let values =
+            parsed.iter().map(|(mantissa, own)| mantissa.checked_mul(10i64.checked_pow(scale - own)?)).collect::<Option<_>>()?;
         Some(Self { form, scale, values })
     }
 
@@ -104,7 +105,11 @@ impl Decimals {
                 let distinct = read_steps(r, distinct)?;
                 let places = read_steps(r, count)?;
                 let value = |place: i64| distinct.get(usize::try_from(place).ok()?).copied();
-                places.into_iter().map(value).collect::<Option<_>>().ok_or(Damage::Chunk("a place outside the distinct values"))?
+                places
+                    .into_iter()
+                    .map(value)
+                    .collect::<Option<_>>()
+                    .ok_or(Damage::Chunk("a place outside the distinct values"))?
             }
             _ => return Err(Damage::Chunk("more distinct values than values")),
         };
@@ -184,7 +189,24 @@ mod tests {
 
     #[test]
     fn texts_with_a_second_spelling_are_left_alone() {
-        for text in ["", "-", "-0", "-0.0", "00", "01.5", ".5", "5.", "1e3", "+1", " 1", "0x1", "1,5", "NaN", "1234567890123456789", "1.2.3"] {
+        for text in [
+            "",
+            "-",
+            "-0",
+            "-0.0",
+            "00",
+            "01.5",
+            ".5",
+            "5.",
+            "1e3",
+            "+1",
+            " 1",
+            "0x1",
+            "1,5",
+            "NaN",
+            "1234567890123456789",
+            "1.2.3",
+        ] {
             assert_eq!(round_trip(&[text]), None, "{text}");
         }
         // One trimmed, one not: neither rule rebuilds both.

@@ -40,7 +40,14 @@ impl Readings {
     }
 
     pub(crate) fn view<'a>(&'a self, series: &'a str, epoch: Epoch, index: usize) -> RecordView<'a> {
-        RecordView { series, epoch, seq: self.seqs[index], at: self.ats[index], operation: self.operations[index], payload: self.payload(index) }
+        RecordView {
+            series,
+            epoch,
+            seq: self.seqs[index],
+            at: self.ats[index],
+            operation: self.operations[index],
+            payload: self.payload(index),
+        }
     }
 
     pub(crate) fn clear(&mut self) {

@@ -53,7 +53,15 @@ impl Engine {
     }
 
     /// A run of which something is held: compares that, keeps the rest.
-    fn sift(&mut self, tx: &Transaction<'_>, via: u32, meta: &RunMeta, raw: &[u8], verdict: &mut Appended, now: At) -> Result<(), Fault> {
+    fn sift(
+        &mut self,
+        tx: &Transaction<'_>,
+        via: u32,
+        meta: &RunMeta,
+        raw: &[u8],
+        verdict: &mut Appended,
+        now: At,
+    ) -> Result<(), Fault> {
         let (run, _) = RunView::parse(raw).map_err(|fault| Fault::Work(format!("a run can't be read back: {fault}").into()))?;
         let state = self.start.held.id(meta.series, meta.epoch);
         let missing = self.start.held.of(state).missing(run.first_seq(), run.last_seq());
@@ -71,14 +79,16 @@ impl Engine {
             }
         }
         for (low, high) in missing {
-            let series = run.series().parse().map_err(|fault| Fault::Work(format!("a run can't be read back: {fault}").into()))?;
+            let series =
+                run.series().parse().map_err(|fault| Fault::Work(format!("a run can't be read back: {fault}").into()))?;
             let mut part = RunBuilder::new(series, run.operation());
             for record in run.records().filter(|record| (low..=high).contains(&record.seq)) {
                 part.push(record.at, record.payload).map_err(|fault| Fault::Work(fault.to_string().into()))?;
             }
             self.start.held.add(state, low, high);
             verdict.new += part.len();
-            let written = self.pages.push_with(Lane::Store, via, meta.series, part.len(), |out| part.write(run.epoch(), low, out))?;
+            let written =
+                self.pages.push_with(Lane::Store, via, meta.series, part.len(), |out| part.write(run.epoch(), low, out))?;
             self.cut(tx, Lane::Store, via, written, now)?;
         }
         Ok(())
@@ -107,7 +117,14 @@ impl Engine {
         }
     }
 
-    pub(super) fn keep_aside(&mut self, tx: &Transaction<'_>, via: u32, offered: &RecordView<'_>, held: Option<&Found>, now: At) -> Result<(), Fault> {
+    pub(super) fn keep_aside(
+        &mut self,
+        tx: &Transaction<'_>,
+        via: u32,
+        offered: &RecordView<'_>,
+        held: Option<&Found>,
+        now: At,
+    ) -> Result<(), Fault> {
         self.shared.conflicts.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(series = offered.series, epoch = %offered.epoch, seq = offered.seq, "another content under a key that is held");
         let kept: i64 = tx.prepare_cached("SELECT coalesce(max(id), 0) FROM conflicts")?.query_row([], |row| row.get(0))?;

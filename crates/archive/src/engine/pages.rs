@@ -72,14 +72,28 @@ impl Pages {
     }
 
     /// Adds a run that `write` appends to the page's bytes.
-    pub(crate) fn push_with(&mut self, lane: Lane, via: u32, series: u32, records: u64, write: impl FnOnce(&mut Vec<u8>)) -> Result<usize, Fault> {
+    pub(crate) fn push_with(
+        &mut self,
+        lane: Lane,
+        via: u32,
+        series: u32,
+        records: u64,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<usize, Fault> {
         let slot = self.slot(lane, via);
         let start = slot.body.len();
         write(&mut slot.body);
         slot.records += records;
         if lane == Lane::Store {
-            let (run, _) = RunView::parse(&slot.body[start..]).map_err(|fault| Fault::Work(format!("a run can't be read back: {fault}").into()))?;
-            let at = RunAt { page: 0, epoch: run.epoch().0, first_seq: run.first_seq(), offset: start as u32, count: run.count() as u32 };
+            let (run, _) = RunView::parse(&slot.body[start..])
+                .map_err(|fault| Fault::Work(format!("a run can't be read back: {fault}").into()))?;
+            let at = RunAt {
+                page: 0,
+                epoch: run.epoch().0,
+                first_seq: run.first_seq(),
+                offset: start as u32,
+                count: run.count() as u32,
+            };
             slot.at_min = slot.at_min.min(run.at_min());
             slot.at_max = slot.at_max.max(run.at_max());
             slot.runs.push((series, at));
@@ -119,7 +133,14 @@ impl Pages {
     }
 
     /// Writes the page of this lane and relay, so that the next run begins another.
-    pub(crate) fn flush(&mut self, tx: &Transaction<'_>, shared: &Shared, lane: Lane, via: u32, now: At) -> Result<Option<Effect>, Fault> {
+    pub(crate) fn flush(
+        &mut self,
+        tx: &Transaction<'_>,
+        shared: &Shared,
+        lane: Lane,
+        via: u32,
+        now: At,
+    ) -> Result<Option<Effect>, Fault> {
         let index = self.open.iter().position(|slot| slot.lane == lane && slot.via == via && !slot.body.is_empty());
         let Some(index) = index else { return Ok(None) };
         let slot = self.open.swap_remove(index);
@@ -127,7 +148,13 @@ impl Pages {
     }
 
     /// Writes all pages.
-    pub(crate) fn flush_all(&mut self, tx: &Transaction<'_>, shared: &Shared, now: At, effects: &mut Vec<Effect>) -> Result<(), Fault> {
+    pub(crate) fn flush_all(
+        &mut self,
+        tx: &Transaction<'_>,
+        shared: &Shared,
+        now: At,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Fault> {
         for slot in std::mem::take(&mut self.open) {
             if !slot.body.is_empty() {
                 let effect = self.write(tx, shared, slot, now)?;
@@ -158,7 +185,7 @@ impl Pages {
                 at.page = id;
             }
             let bytes = body.len() as u64;
-            let page = OpenPage { via, at_min, at_max, body: Some(body) };
+            let page = OpenPage { via, at_min, at_max, bytes: body.len() as u32, body: Some(body) };
             return Ok(Effect::Buffered { written: Written { id, page, runs }, records, bytes });
         }
         let id = self.next.outgoing;

@@ -187,7 +187,13 @@ impl Engine {
         Ok(Done::Purged { more })
     }
 
-    fn purge_range(&mut self, tx: &Transaction<'_>, lane: Lane, (low, high): (u64, u64), budget: &mut Budget) -> Result<bool, Fault> {
+    fn purge_range(
+        &mut self,
+        tx: &Transaction<'_>,
+        lane: Lane,
+        (low, high): (u64, u64),
+        budget: &mut Budget,
+    ) -> Result<bool, Fault> {
         let (select, delete) = match lane {
             Lane::Store => (
                 "SELECT id, records, length(body) FROM buffer WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT ?3",
@@ -239,7 +245,9 @@ impl Engine {
 
     pub(super) fn hand_over(&mut self, tx: &Transaction<'_>, handed: &HandedOver, now: At) -> Result<Done, Fault> {
         let own = self.shared.own;
-        let written = self.pages.write_outgoing(Lane::Backlog, own, handed.records.cast_unsigned(), |out| out.extend_from_slice(&handed.runs));
+        let written = self
+            .pages
+            .write_outgoing(Lane::Backlog, own, handed.records.cast_unsigned(), |out| out.extend_from_slice(&handed.runs));
         self.cut(tx, Lane::Backlog, own, written, now)?;
         for chunk in &handed.chunks {
             if execute(tx, "DELETE FROM chunks WHERE id = ?1", [chunk])? != 1 {
