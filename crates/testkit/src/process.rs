@@ -133,15 +133,16 @@ impl Child {
     /// When they have not stopped within a second.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
-        let end = Instant::now() + PAUSE_DEADLINE;
-        while !self.stands_still() {
-            assert!(Instant::now() < end, "{} runs on after SIGSTOP", self.name);
+        let started = Instant::now();
+        // A process that waits in the kernel for a stopped child (vfork) stops when that child goes on.
+        while !self.stands_still(started.elapsed() > PAUSE_DEADLINE / 5) {
+            assert!(started.elapsed() < PAUSE_DEADLINE, "{} runs on after SIGSTOP", self.name);
             std::thread::sleep(Duration::from_millis(1));
         }
     }
 
-    /// Whether every thread is in the state `T` (or the process is gone).
-    fn stands_still(&self) -> bool {
+    /// Whether every thread is in the state `T`, or `D` where that counts, or the process is gone.
+    fn stands_still(&self, waiting_counts: bool) -> bool {
         let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.id())) else {
             return true;
         };
@@ -149,7 +150,7 @@ impl Child {
             let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
             // The name before the state may hold anything, also brackets.
             let state = stat.rsplit(") ").next().unwrap_or_default();
-            state.is_empty() || state.starts_with(['T', 'Z', 'X'])
+            state.is_empty() || state.starts_with(['T', 'Z', 'X']) || (waiting_counts && state.starts_with('D'))
         })
     }
 
