@@ -4,7 +4,7 @@
 //! looks here first and takes its snapshot of the database second: a page that became chunks in between is then missing from the
 //! snapshot while its chunks are there, never both.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -55,7 +55,9 @@ pub(crate) struct Buffer {
 
 #[derive(Debug, Default)]
 struct Inner {
-    pages: BTreeMap<u64, OpenPage>,
+    /// Page `first`, and those behind it without a gap.
+    pages: VecDeque<OpenPage>,
+    first: u64,
     series: FxHashMap<u32, Vec<RunAt>>,
     cached_bytes: usize,
     /// No page below this one has its body in memory.
@@ -71,6 +73,17 @@ pub(crate) struct Written {
     pub(crate) runs: Vec<(u32, RunAt)>,
 }
 
+impl Inner {
+    fn page(&self, id: u64) -> Option<&OpenPage> {
+        self.pages.get(id.checked_sub(self.first)? as usize)
+    }
+
+    /// Pages with their ids, oldest first.
+    fn numbered(&self) -> impl Iterator<Item = (u64, &OpenPage)> {
+        (self.first..).zip(&self.pages)
+    }
+}
+
 impl Buffer {
     pub(crate) fn new(cache_bytes_max: usize) -> Self {
         Self { inner: RwLock::default(), cache_bytes_max }
@@ -82,20 +95,27 @@ impl Buffer {
             inner.series.entry(series).or_default().push(at);
         }
         inner.cached_bytes += written.page.body.as_ref().map_or(0, Bytes::len);
-        inner.pages.insert(written.id, written.page);
+        if inner.pages.is_empty() {
+            inner.first = written.id;
+        }
+        inner.pages.push_back(written.page);
         while inner.cached_bytes > self.cache_bytes_max {
-            let Some((id, page)) = inner.pages.range_mut(inner.cached_from..).next() else { break };
+            let oldest = inner.cached_from.max(inner.first);
+            let Some(page) = inner.pages.get_mut((oldest - inner.first) as usize) else { break };
             inner.cached_bytes -= page.body.take().map_or(0, |body| body.len());
-            inner.cached_from = id + 1;
+            inner.cached_from = oldest + 1;
         }
     }
 
     /// Forgets the pages up to `last`: they are chunks now.
     pub(crate) fn remove_up_to(&self, last: u64) {
         let inner = &mut *self.inner.write();
-        let kept = inner.pages.split_off(&(last + 1));
-        let gone = std::mem::replace(&mut inner.pages, kept);
-        inner.cached_bytes -= gone.values().filter_map(|page| page.body.as_ref()).map(Bytes::len).sum::<usize>();
+        while inner.first <= last
+            && let Some(page) = inner.pages.pop_front()
+        {
+            inner.cached_bytes -= page.body.map_or(0, |body| body.len());
+            inner.first += 1;
+        }
         inner.series.retain(|_, runs| {
             // Pages are added in order, so the runs of each series are sorted by page.
             let kept = runs.partition_point(|run| run.page <= last);
@@ -109,7 +129,7 @@ impl Buffer {
         let inner = self.inner.read();
         let Some(runs) = inner.series.get(&series) else { return Vec::new() };
         let run = |at: &RunAt| {
-            let page = inner.pages.get(&at.page)?;
+            let page = inner.page(at.page)?;
             pass(at, page).then(|| OpenRun { at: *at, page: page.clone() })
         };
         runs.iter().filter_map(run).collect()
@@ -128,10 +148,10 @@ impl Buffer {
     pub(crate) fn segment_end(&self, last: u64, bytes_max: u64) -> u64 {
         let inner = self.inner.read();
         let mut bytes = 0;
-        for (id, page) in inner.pages.range(..=last) {
+        for (id, page) in inner.numbered().take_while(|(id, _)| *id <= last) {
             bytes += u64::from(page.bytes);
             if bytes >= bytes_max {
-                return *id;
+                return id;
             }
         }
         last
@@ -139,16 +159,19 @@ impl Buffer {
 
     /// The bodies of the pages up to `last`, as far as they are in memory.
     pub(crate) fn bodies_up_to(&self, last: u64) -> Vec<(u64, Option<Bytes>)> {
-        self.inner.read().pages.range(..=last).map(|(id, page)| (*id, page.body.clone())).collect()
+        let inner = self.inner.read();
+        inner.numbered().take_while(|(id, _)| *id <= last).map(|(id, page)| (id, page.body.clone())).collect()
     }
 
     /// The first page, if there is one.
     pub(crate) fn first_page(&self) -> Option<u64> {
-        self.inner.read().pages.first_key_value().map(|(id, _)| *id)
+        let inner = self.inner.read();
+        (!inner.pages.is_empty()).then_some(inner.first)
     }
 
     /// The last page, if there is one.
     pub(crate) fn last_page(&self) -> Option<u64> {
-        self.inner.read().pages.last_key_value().map(|(id, _)| *id)
+        let inner = self.inner.read();
+        (!inner.pages.is_empty()).then(|| inner.first + inner.pages.len() as u64 - 1)
     }
 }
