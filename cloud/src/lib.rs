@@ -1,8 +1,8 @@
 //! The cloud: ingest, archive, live delivery, history and access.
 //!
 //! A cloud is one archive with a broker and an HTTP interface in front and an anchor worker beside. Relays publish frames to the
-//! broker; the [ingest](ingest) gives them to the archive, with a verdict for each record, lets the broker acknowledge after the
-//! commit, and sends [receipts]: only then may a relay delete. What is new goes to [live] subscribers without waiting for
+//! broker; ingest gives them to the archive, with a verdict for each record, lets the broker acknowledge after the
+//! commit, and sends [`receipts`]: only then may a relay delete. What is new goes to live subscribers without waiting for
 //! the commit. What is past is asked for over MQTT or HTTP, and goes through [`History`], which takes a [`Viewer`] for every read. The same
 //! grants serve all of it.
 
