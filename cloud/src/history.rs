@@ -18,6 +18,9 @@ use crate::moment;
 use crate::problem::Problem;
 use crate::reading::{Page, Reading};
 
+/// Records that are read before it is known how large they are.
+const FIRST_PIECE: usize = 256;
+
 /// Who asks: an identity that the MQTT or the HTTP face has verified. What it may see is asked of the grants at each read.
 #[derive(Debug, Clone)]
 pub struct Viewer {
@@ -203,24 +206,7 @@ impl History {
     pub async fn page(&self, viewer: &Viewer, query: Query) -> Result<Page, Problem> {
         self.permit(viewer, &query.series)?;
         let page_bytes = self.page_bytes;
-        self.read(move |archive| {
-            // One more than wanted shows whether anything follows.
-            let scan = Scan { series: query.series, from: query.from, to: query.to, after: query.after, limit: query.limit + 1 };
-            let entries = archive.scan(&scan)?;
-            let mut page = Page { records: Vec::with_capacity(entries.len().min(query.limit)), next_cursor: None };
-            let (mut bytes, mut last) = (0, None);
-            for entry in entries {
-                bytes += json_bytes(&entry.record);
-                if page.records.len() == query.limit || (bytes > page_bytes && !page.records.is_empty()) {
-                    page.next_cursor = last.map(|last: Cursor| last.to_string());
-                    break;
-                }
-                last = Some(Cursor::after(&entry.record));
-                page.records.push(Reading::new(entry.record, entry.via));
-            }
-            Ok(page)
-        })
-        .await
+        self.read(move |archive| fill(archive, &query, page_bytes)).await
     }
 
     /// One record by its key; `None` when it is not in the archive.
@@ -260,6 +246,34 @@ impl History {
                 Err(Problem::unavailable())
             }
         }
+    }
+}
+
+/// Reads a page, in pieces: whoever asks for many records does not know how large they are, and they must not all be in memory.
+fn fill(archive: &Archive, query: &Query, page_bytes: usize) -> Result<Page, archive::ReadError> {
+    let mut page = Page { records: Vec::new(), next_cursor: None };
+    let (mut bytes, mut last, mut piece) = (0, query.after, FIRST_PIECE);
+    loop {
+        // One more than wanted shows whether anything follows.
+        let limit = (query.limit + 1 - page.records.len()).min(piece);
+        let scan = Scan { series: query.series.clone(), from: query.from, to: query.to, after: last, limit };
+        let entries = archive.scan(&scan)?;
+        let is_all = entries.len() < limit;
+        for entry in entries {
+            bytes += json_bytes(&entry.record);
+            if page.records.len() == query.limit || (bytes > page_bytes && !page.records.is_empty()) {
+                page.next_cursor = last.map(|last| last.to_string());
+                return Ok(page);
+            }
+            last = Some(Cursor::after(&entry.record));
+            page.records.push(Reading::new(entry.record, entry.via));
+        }
+        if is_all {
+            return Ok(page);
+        }
+        // As many as should fill the page, judged by those before.
+        let mean = (bytes / page.records.len().max(1)).max(1);
+        piece = page_bytes.saturating_sub(bytes) / mean + 1;
     }
 }
 

@@ -70,7 +70,29 @@ async fn a_page_stays_within_its_bytes() {
     relay.send(&Frame::new(1).run(SERIES, 1, &["1", "2", &large, "4", "5"])).await;
     let (_, page) = town.get("", &format!("/api/v1/records?series={SERIES}")).await;
     assert_eq!(page["records"].as_array().unwrap().len(), 2);
+    // A page that is read in several pieces, with a limit in the midst of one and at its edge.
+    let small = vec!["s"; 1_000];
+    relay.send(&Frame::new(2).run("cityA/meter-2/power", 1, &small)).await;
+    for limit in [255, 256, 257, 999, 1_000, 1_001] {
+        let walked = town.walk("", "cityA/meter-2/power", limit).await;
+        assert!(walked.iter().map(|reading| reading.key.seq).eq(1..=1_000), "{limit}");
+    }
     let seqs: Vec<_> = town.walk("", SERIES, 100).await.iter().map(|reading| reading.key.seq).collect();
     assert_eq!(seqs, [1, 2, 3, 4, 5]);
+    town.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_sends_half_a_request_holds_nobody_up() {
+    use tokio::io::AsyncWriteExt;
+    let (_dir, path) = folder();
+    let mut config = dev(&path);
+    config.history.connections_max = 2;
+    let town = Town::start(config).await;
+    let mut silent = tokio::net::TcpStream::connect(town.http).await.unwrap();
+    silent.write_all(b"GET /api/v1/rec").await.unwrap();
+    assert_eq!(town.get("", "/api/v1/status").await.0, 200);
+    assert_eq!(town.get("", "/api/v1/nothing").await.0, 404);
+    assert_eq!(town.get("", "/").await.0, 404);
     town.stop().await;
 }

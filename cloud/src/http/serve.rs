@@ -14,6 +14,8 @@ use tokio::task::JoinSet;
 
 /// From the end of an answer (or from accepting) to a complete request head: a silent or dripping client is closed then.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a connection may take to finish the answer in hand when the cloud stops.
+const GOODBYE: Duration = Duration::from_secs(2);
 /// Pause after an accept that failed, for example because no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -67,7 +69,8 @@ async fn connection(stream: TcpStream, routes: Router, stop: Stop) {
         ended = serving.as_mut() => ended,
         () = stop.stopped() => {
             serving.as_mut().graceful_shutdown();
-            serving.await
+            // A request that never ends is not waited for.
+            tokio::time::timeout(GOODBYE, serving).await.unwrap_or(Ok(()))
         }
     };
     if let Err(fault) = ended {
