@@ -21,23 +21,30 @@ fn main() {
     let mut arguments = std::env::args().skip(1);
     let base = arguments.next().unwrap_or_else(|| "target".to_owned());
     let seconds: f64 = arguments.next().map_or(5.0, |text| text.parse().unwrap());
-    let folder = tempfile::tempdir_in(base).unwrap();
-    let folder = folder.path();
-    println!("{:<44} {:>12}", "4 KiB write + fdatasync, p50", us(median(sync_times(folder))));
-    for (name, lane) in [("live", Lane::Live), ("store", Lane::Store)] {
-        one_job(&folder.join(format!("one-{name}")), name, lane);
+    let only = arguments.next().unwrap_or_default();
+    let run = |name: &str, measure: &dyn Fn(&Path, &str)| {
+        if name.contains(&only) {
+            // A folder of its own, gone before the next one starts: the disk shall not be busy with what is over.
+            let folder = tempfile::tempdir_in(&base).unwrap();
+            measure(folder.path(), name);
+        }
+    };
+    for (name, lane) in [("one job in flight, live", Lane::Live), ("one job in flight, store", Lane::Store)] {
+        run(name, &|folder, name| one_job(folder, name, lane));
     }
-    for (name, lane, batches) in [
-        ("live", Lane::Live, 1),
-        ("store", Lane::Store, 1),
-        ("live, 4 jobs in flight each", Lane::Live, 4),
-        ("store, 4 jobs in flight each", Lane::Store, 4),
+    for (name, lane, in_flight) in [
+        ("raw, live", Lane::Live, 1),
+        ("raw, live, 4 jobs in flight a thread", Lane::Live, 4),
+        ("raw, store", Lane::Store, 1),
+        ("raw, store, 4 jobs in flight a thread", Lane::Store, 4),
     ] {
-        raw(&folder.join(format!("raw-{name}")), name, lane, batches, seconds);
+        run(name, &|folder, name| raw(folder, name, lane, in_flight, seconds));
     }
-    framed(&folder.join("framed"), seconds);
-    for runs in [1, 10, 200] {
-        ingest(&folder.join(format!("ingest-{runs}")), runs, seconds);
+    for (name, lane) in [("framed, live", Lane::Live), ("framed, store", Lane::Store)] {
+        run(name, &|folder, name| framed(folder, name, lane, seconds));
+    }
+    for runs in [1, 10, 200, 2000] {
+        run(&format!("ingest, frames of 2000 records in {runs} runs"), &|folder, name| ingest(folder, name, runs, seconds));
     }
 }
 
@@ -93,8 +100,8 @@ fn one_job(folder: &Path, name: &str, lane: Lane) {
     }
     let mut times: Vec<Duration> = (0..4000).map(time).collect();
     times.sort_unstable();
-    println!("{:<44} {:>12} p99 {}", format!("one job in flight, {name}, p50"), us(times[2000]), us(times[3960]));
-    println!("{:<44} {:>12}", "  fdatasync again, p50", us(median(sync_times(folder))));
+    println!("{name:<44} p50 {:>9}  p99 {:>9}", us(times[2000]), us(times[3960]));
+    println!("{:<44} p50 {:>9}", "  4 KiB write + fdatasync beside it", us(median(sync_times(folder))));
 }
 
 /// Closes what is due while the load runs, as a relay does.
@@ -150,10 +157,10 @@ fn raw(folder: &Path, name: &str, lane: Lane, in_flight: usize, seconds: f64) {
             }
         });
     });
-    report(&format!("raw, {name}"), records.into_inner(), start.elapsed(), &archive);
+    report(name, records.into_inner(), start.elapsed(), &archive);
 }
 
-fn framed(folder: &Path, seconds: f64) {
+fn framed(folder: &Path, name: &str, lane: Lane, seconds: f64) {
     let archive = open(folder);
     let records = AtomicU64::new(0);
     let start = Instant::now();
@@ -169,7 +176,7 @@ fn framed(folder: &Path, seconds: f64) {
                         run.write(Epoch(7), next, &mut bytes);
                         next += RECORDS_A_JOB;
                         let done = archive
-                            .append_blocking(Append::Framed { lane: Lane::Live, runs: bytes.into(), secrets: vec![] })
+                            .append_blocking(Append::Framed { lane, runs: bytes.into(), secrets: vec![] })
                             .unwrap()
                             .wait()
                             .unwrap();
@@ -179,11 +186,11 @@ fn framed(folder: &Path, seconds: f64) {
             }
         });
     });
-    report("framed, live", records.into_inner(), start.elapsed(), &archive);
+    report(name, records.into_inner(), start.elapsed(), &archive);
 }
 
 /// Frames of 2000 records in so many runs, from three relays with eight frames in flight each.
-fn ingest(folder: &Path, runs: u64, seconds: f64) {
+fn ingest(folder: &Path, name: &str, runs: u64, seconds: f64) {
     let archive = open(folder);
     let records = AtomicU64::new(0);
     let start = Instant::now();
@@ -217,5 +224,5 @@ fn ingest(folder: &Path, runs: u64, seconds: f64) {
             }
         });
     });
-    report(&format!("ingest, {runs} runs a frame of 2000"), records.into_inner(), start.elapsed(), &archive);
+    report(name, records.into_inner(), start.elapsed(), &archive);
 }

@@ -9,8 +9,11 @@ use wire::{Announcement, Epoch, EpochSecret, SensorId};
 /// Known secrets, by epoch and scope.
 #[derive(Debug, Default)]
 pub(crate) struct Secrets {
-    known: RwLock<FxHashMap<u64, Vec<(Option<SensorId>, Arc<EpochSecret>)>>>,
+    known: RwLock<FxHashMap<u64, Vec<Scoped>>>,
 }
+
+/// One origin's secret of an epoch; no sensor means that it is a relay's own.
+type Scoped = (Option<SensorId>, Arc<EpochSecret>);
 
 impl Secrets {
     pub(crate) fn add(&self, announced: &Announcement) {

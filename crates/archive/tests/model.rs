@@ -97,9 +97,9 @@ proptest! {
                 Step::Scan(which, from, to, limit) => compare(&archive, &model, which, from, to, limit)?,
             }
         }
-        for which in 0..SERIES.len() {
+        for (which, name) in SERIES.into_iter().enumerate() {
             compare(&archive, &model, which, 0, i64::MAX, 1000)?;
-            for (epoch, held) in archive.held(&series(SERIES[which])).unwrap() {
+            for (epoch, held) in archive.held(&series(name)).unwrap() {
                 let found: BTreeSet<u64> = held.as_slice().iter().flat_map(|(low, high)| *low..=*high).collect();
                 let expected: BTreeSet<u64> = model.keys().filter(|key| key.0 == which && key.1 == epoch.0).map(|key| key.2).collect();
                 prop_assert_eq!(found, expected);

@@ -1,4 +1,5 @@
 //! A database is opened with every promise kept, or not at all.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,4 +1,5 @@
 //! One thread, one commit a group, and no answer before it.
+#![allow(clippy::unwrap_used)]
 
 use std::path::Path;
 use std::sync::Arc;
