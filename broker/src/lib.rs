@@ -36,6 +36,7 @@
 //!
 //! Set the log level of target `rumqttd` to `off`: its spans and messages cost time for every packet.
 
+mod access;
 mod broker;
 mod codec;
 mod core;
@@ -53,6 +54,7 @@ mod settings;
 pub mod users;
 mod watchdog;
 
+pub use access::{Access, Watch};
 pub use broker::{Broker, Failure, Parts, StartError};
 pub use hub::Hub;
 pub use intake::{Client, Commit, Intake, IntakeSession, NoIntake, Offer, Refusal};
