@@ -43,8 +43,45 @@ fn main() {
     for (name, lane) in [("framed, live", Lane::Live), ("framed, store", Lane::Store)] {
         run(name, &|folder, name| framed(folder, name, lane, seconds));
     }
+    run("query", &query);
     for runs in [1, 10, 200, 2000] {
         run(&format!("ingest, frames of 2000 records in {runs} runs"), &|folder, name| ingest(folder, name, runs, seconds));
+    }
+}
+
+/// One series' day among ten million records, and what a record costs at rest.
+fn query(folder: &Path, name: &str) {
+    const SERIES: u64 = 100;
+    let archive = open(folder);
+    for day in 0..100i64 {
+        for meter in 0..SERIES {
+            let mut run = RunBuilder::new(format!("cityA/meter-{meter}/power/active").parse().unwrap(), Operation::Store);
+            for index in 0..1000 {
+                let load = (meter as i64 * 31 + index * index) % 997;
+                run.push((day * 1000 + index) * 86_400_000, format!("0.{load:03}").as_bytes()).unwrap();
+            }
+            archive.append_blocking(Append::Raw { lane: Lane::Store, runs: vec![run] }).unwrap().wait().unwrap();
+        }
+        archive.close_due(0).unwrap();
+    }
+    let start = Instant::now();
+    let closed = archive.close_now().unwrap();
+    println!("{name:<44} closing the last {} records took {}", closed.records, us(start.elapsed()));
+    let bytes = std::fs::metadata(folder.join("archive.sqlite")).unwrap().len();
+    let stats = archive.stats();
+    println!("  {} records, {} compressed bytes, file {} bytes", stats.chunks.records, stats.chunks.bytes, bytes);
+    for limit in [100, 1000] {
+        let time = |meter: u64| {
+            let series = format!("cityA/meter-{meter}/power/active").parse().unwrap();
+            let from = (meter as i64 * 7 % 100) * 86_400_000_000;
+            let start = Instant::now();
+            let found = archive.scan(&archive::Scan { series, from, to: from + 86_400_000_000, after: None, limit }).unwrap();
+            assert_eq!(found.len(), limit);
+            start.elapsed()
+        };
+        let mut times: Vec<Duration> = (0..SERIES).map(time).collect();
+        times.sort_unstable();
+        println!("  first page of {limit:<5} p50 {:>9}  max {:>9}", us(times[50]), us(times[99]));
     }
 }
 

@@ -99,3 +99,31 @@ fn a12_series_are_found_by_pattern() {
     drop(archive);
     assert_eq!(open(folder.path(), "cloud").series_like("cityB/#").len(), 1);
 }
+
+#[test]
+fn chunks_of_a_close_that_a_crash_cut_short_are_made_again() {
+    let (folder, crashed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let archive = open(folder.path(), "relay-1");
+    for at in 0..120 {
+        raw(&archive, Lane::Store, "a/b/c", &[(at, "0.5")]);
+    }
+    drop(archive);
+    // The pages of before the close together with the chunks of after it: what a crash between its two last commits leaves.
+    let name = "archive.sqlite";
+    std::fs::copy(folder.path().join(name), crashed.path().join(name)).unwrap();
+    let archive = open(folder.path(), "relay-1");
+    archive.close_now().unwrap();
+    drop(archive);
+    let database = rusqlite::Connection::open(crashed.path().join(name)).unwrap();
+    database.execute("ATTACH ?1 AS closed", [folder.path().join(name).to_str().unwrap()]).unwrap();
+    database
+        .execute_batch("INSERT INTO series SELECT * FROM closed.series; INSERT INTO chunks SELECT * FROM closed.chunks")
+        .unwrap();
+    drop(database);
+    let (archive, recovered) = archive::Archive::open(crashed.path(), common::options("relay-1")).unwrap();
+    assert_eq!((recovered.unfinished_chunks, recovered.records), (3, 120));
+    assert_eq!(archive.chunks_after(0, 100).unwrap(), []);
+    archive.close_now().unwrap();
+    assert_eq!(archive.chunks_after(0, 100).unwrap().iter().map(|(_, header)| header.count).sum::<u64>(), 120);
+    assert_eq!((everything(&archive, "a/b/c").len(), archive.stats().chunks.records), (120, 120));
+}

@@ -96,6 +96,9 @@ fn c10_a_full_disk_refuses_and_serving_goes_on() {
         payloads(&everything(&archive, "a/b/c")).keys().copied().collect::<Vec<_>>(),
         (1..=kept as u64 + 1).collect::<Vec<_>>()
     );
+    // What the failed close had made is gone: every record is under one root.
+    let under_roots: u64 = archive.chunks_after(0, 1000).unwrap().iter().map(|(_, header)| header.count).sum();
+    assert_eq!((under_roots, archive.stats().chunks.records), (kept as u64 + 1, kept as u64 + 1));
     drop(archive);
     assert_eq!(everything(&open(folder.path(), "relay-1"), "a/b/c").len(), kept + 1);
 }
