@@ -75,7 +75,6 @@ class Yard:
         self.running = []
 
     def __enter__(self):
-        shutil.rmtree(self.data, ignore_errors=True)
         self.data.mkdir(parents=True)
         return self
 
@@ -88,7 +87,11 @@ class Yard:
         """Starts the broker or chain of that name."""
         broker = Running()
         self.running.append(broker)
-        getattr(self, f"_{kind}")(broker)
+        try:
+            getattr(self, f"_{kind}")(broker)
+        except Failure:
+            self.stop(broker)
+            raise
         return broker
 
     def stop(self, broker):
