@@ -3,9 +3,14 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use broker::Access;
 use chassis::{Size, Span};
 use serde::Deserialize;
 use wire::RelayId;
+
+/// The largest MQTT packet that may be taken. A page holds up to 1 MiB and one run of an agent's frame, and in its uplink frame, with secrets
+/// beside it, it must fit the 16 MiB that a cloud takes.
+const PACKET_BYTES_MAX: Size = Size::mib(14);
 
 /// Everything a relay is told at its start.
 #[derive(Debug, Clone, Deserialize)]
@@ -29,21 +34,6 @@ pub struct Config {
     /// Limits of the broker.
     #[serde(default)]
     pub broker: BrokerLimits,
-}
-
-/// Who may connect and what they may do.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "lowercase")]
-pub enum Access {
-    /// Everybody may do everything. Only with loopback addresses.
-    Anonymous,
-    /// Users with passwords, and what each is granted.
-    Files {
-        /// `name:$argon2id$…` lines; `forebay user add` writes them.
-        users: PathBuf,
-        /// `[[grant]]` tables.
-        grants: PathBuf,
-    },
 }
 
 /// How the relay reaches the cloud.
@@ -136,7 +126,7 @@ pub struct BrokerLimits {
 
 impl Default for BrokerLimits {
     fn default() -> Self {
-        Self { connections_max: 20_000, packet_bytes_max: Size::mib(16) }
+        Self { connections_max: 20_000, packet_bytes_max: PACKET_BYTES_MAX }
     }
 }
 
@@ -162,6 +152,12 @@ pub enum ConfigError {
     Zero {
         /// The key.
         field: &'static str,
+    },
+    /// A page with such a packet in it could not be sent on.
+    #[error("broker.packet_bytes_max is {given}; give at most {PACKET_BYTES_MAX}, so that a page fits a packet of the cloud")]
+    PacketTooLarge {
+        /// Its value.
+        given: Size,
     },
 }
 
@@ -200,9 +196,10 @@ impl Config {
             if cloud.user.is_some() != cloud.password_file.is_some() {
                 return Err(ConfigError::HalfCredentials);
             }
-            if cloud.window_frames == 0 {
-                return Err(ConfigError::Zero { field: "cloud.window_frames" });
-            }
+            not_zero("cloud.port", u64::from(cloud.port))?;
+            not_zero("cloud.window_frames", cloud.window_frames as u64)?;
+            not_zero("cloud.window_bytes", cloud.window_bytes.bytes())?;
+            not_zero("cloud.receipt_timeout", cloud.receipt_timeout.duration().as_millis() as u64)?;
         }
         let storage = &self.storage;
         for (field, value) in [
@@ -214,10 +211,15 @@ impl Config {
             ("broker.connections_max", self.broker.connections_max as u64),
             ("broker.packet_bytes_max", self.broker.packet_bytes_max.bytes()),
         ] {
-            if value == 0 {
-                return Err(ConfigError::Zero { field });
-            }
+            not_zero(field, value)?;
         }
-        Ok(())
+        match self.broker.packet_bytes_max {
+            given if given > PACKET_BYTES_MAX => Err(ConfigError::PacketTooLarge { given }),
+            _ => Ok(()),
+        }
     }
+}
+
+fn not_zero(field: &'static str, value: u64) -> Result<(), ConfigError> {
+    if value == 0 { Err(ConfigError::Zero { field }) } else { Ok(()) }
 }

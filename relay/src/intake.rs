@@ -5,19 +5,26 @@
 //! when they are committed. `probe/{area}/{sensor}` keeps nothing: its acknowledgement is what the agent times (A1).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use archive::{Append, AppendError, Archive, Lane};
+use archive::{Append, AppendError, Appended, Appending, Archive, Lane};
 use broker::{Client, Commit, Intake, IntakeSession, Offer, Refusal};
 use chassis::Clock;
 use rustc_hash::FxHashMap;
-use wire::{Announcement, FrameView, Operation, RunBuilder, SensorId, Series, Topic};
+use tokio::task::JoinHandle;
+use wire::{Announcement, Epoch, FrameView, Operation, RunBuilder, SensorId, Series, Topic};
 
-use crate::announcing::Announcing;
+use crate::announcing::{Announcing, Unsettled};
 use crate::metrics::{Metrics, Refused};
+use crate::room::Room;
 
-/// Series whose builders one connection keeps between commits. A gateway with more starts its cache anew.
-const SERIES_CACHED_MAX: usize = 4_096;
+/// Topics that one connection remembers: as many as the broker remembers verdicts. A gateway with more starts its memory anew, which
+/// costs it a parse a reading; 20,000 connections may each fill theirs.
+const TOPICS_KNOWN_MAX: usize = 256;
+
+/// Secrets that one frame may announce. An agent has one epoch, and another after it lost its database. Secrets are kept for good and
+/// count against no budget, so they are not to be had for nothing: each announced epoch must be that of records in the same frame.
+const SECRETS_PER_FRAME_MAX: usize = 16;
 
 /// With less room than this in the archive's queue a batch waits instead of being refused: more than all that can be submitted between a
 /// look and the submission.
@@ -36,20 +43,14 @@ pub struct RelayIntake {
     archive: Archive,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
-    closing: Arc<AtomicBool>,
-    announcing: Arc<Announcing>,
+    room: Room,
+    announcing: Announcing,
 }
 
 impl RelayIntake {
-    /// An intake that keeps everything in `archive`. Once `closing` is set it takes nothing more.
-    pub fn new(
-        archive: Archive,
-        clock: Arc<dyn Clock>,
-        metrics: Metrics,
-        closing: Arc<AtomicBool>,
-        announcing: Arc<Announcing>,
-    ) -> Self {
-        Self { archive, clock, metrics, closing, announcing }
+    /// An intake that keeps everything in `archive`, while there is room.
+    pub fn new(archive: Archive, clock: Arc<dyn Clock>, metrics: Metrics, room: Room, announcing: Announcing) -> Self {
+        Self { archive, clock, metrics, room, announcing }
     }
 }
 
@@ -63,25 +64,34 @@ impl Intake for RelayIntake {
             archive: self.archive.clone(),
             clock: Arc::clone(&self.clock),
             metrics: self.metrics.clone(),
-            closing: Arc::clone(&self.closing),
-            announcing: Arc::clone(&self.announcing),
+            room: self.room.clone(),
+            announcing: self.announcing.clone(),
             waiting: Arc::default(),
+            batch: 0,
             slots: FxHashMap::default(),
             last: None,
-            raw: [Vec::new(), Vec::new()],
-            framed: [Vec::new(), Vec::new()],
-            secrets: Vec::new(),
+            collected: [Collected::default(), Collected::default()],
         })
     }
 }
 
-/// Where a topic's readings are collected: the run's index in its lane, valid for the batch in which it was opened.
+/// Where a topic's readings are collected.
 #[derive(Debug, Clone)]
 struct Slot {
     series: Series,
     operation: Operation,
-    /// Index into `raw[lane]`; `usize::MAX` while the batch has no run of this series.
+    /// Index of the run in `batch`; in a later batch it has none yet.
     run: usize,
+    batch: u64,
+}
+
+/// What came for one lane since the last commit.
+#[derive(Debug, Default)]
+struct Collected {
+    raw: Vec<RunBuilder>,
+    framed: Vec<u8>,
+    /// Secrets that came with `framed`.
+    secrets: Vec<Announcement>,
 }
 
 /// One connection's readings since its last commit.
@@ -89,20 +99,20 @@ struct Session {
     archive: Archive,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
-    closing: Arc<AtomicBool>,
-    announcing: Arc<Announcing>,
+    room: Room,
+    announcing: Announcing,
     /// Batches that found the archive's queue full and wait for it. While there are any, later ones wait too: readings of one
     /// connection keep their order.
     waiting: Arc<AtomicUsize>,
+    /// Number of the batch that is being collected.
+    batch: u64,
     slots: FxHashMap<Box<str>, Slot>,
-    /// The topic of the last raw reading with its lane and run: most connections publish to one topic only.
-    last: Option<(Box<str>, usize, usize)>,
-    raw: [Vec<RunBuilder>; 2],
-    framed: [Vec<u8>; 2],
-    secrets: Vec<Announcement>,
+    /// The topic of the last raw reading with its operation and run: most connections publish to one topic only.
+    last: Option<(Box<str>, Operation, usize)>,
+    /// Store and forward collect apart: they take different lanes.
+    collected: [Collected; 2],
 }
 
-/// Store and forward collect apart: they take different lanes.
 fn side(operation: Operation) -> usize {
     operation.code() as usize
 }
@@ -113,67 +123,82 @@ impl Session {
         refusal
     }
 
+    fn check_room(&self, operation: Operation) -> Result<(), Refusal> {
+        match self.room.has_room(operation) {
+            true => Ok(()),
+            false => Err(self.refuse(Refused::Full, Refusal::QuotaExceeded)),
+        }
+    }
+
     /// Finds the run that collects the readings of `topic`, opening it if need be.
-    fn run_of(&mut self, topic: &str) -> Option<(usize, usize)> {
+    fn run_of(&mut self, topic: &str) -> Option<(Operation, usize)> {
         if !self.slots.contains_key(topic) {
             let Ok(Topic::Reading { operation, series }) = Topic::parse(topic) else { return None };
             let series: Series = series.as_str().parse().ok()?;
-            if self.slots.len() >= SERIES_CACHED_MAX {
-                self.forget_topics();
+            if self.slots.len() >= TOPICS_KNOWN_MAX {
+                // What was collected stays: a series may then have two runs in one batch, which is allowed.
+                self.slots.clear();
             }
-            self.slots.insert(topic.into(), Slot { series, operation, run: usize::MAX });
+            self.slots.insert(topic.into(), Slot { series, operation, run: usize::MAX, batch: u64::MAX });
         }
         let slot = self.slots.get_mut(topic)?;
-        let side = side(slot.operation);
-        if slot.run == usize::MAX {
-            slot.run = self.raw[side].len();
-            self.raw[side].push(RunBuilder::new(slot.series.clone(), slot.operation));
+        if slot.batch != self.batch {
+            let raw = &mut self.collected[side(slot.operation)].raw;
+            slot.batch = self.batch;
+            slot.run = raw.len();
+            raw.push(RunBuilder::new(slot.series.clone(), slot.operation));
         }
-        Some((side, slot.run))
-    }
-
-    /// Drops the cache, but keeps what was collected: a series may then have two runs in one batch, which is allowed.
-    fn forget_topics(&mut self) {
-        self.slots.clear();
-        self.last = None;
+        Some((slot.operation, slot.run))
     }
 
     fn offer_reading(&mut self, topic: &str, payload: &[u8]) -> Result<(), Refusal> {
         let at = self.clock.now();
-        let (side, run) = match &self.last {
-            Some((last, side, run)) if **last == *topic => (*side, *run),
+        let (operation, run) = match &self.last {
+            Some((last, operation, run)) if **last == *topic => (*operation, *run),
             _ => {
-                let Some((side, run)) = self.run_of(topic) else {
+                let Some((operation, run)) = self.run_of(topic) else {
                     return Err(self.refuse(Refused::Topic, Refusal::TopicNameInvalid));
                 };
-                self.last = Some((topic.into(), side, run));
-                (side, run)
+                self.last = Some((topic.into(), operation, run));
+                (operation, run)
             }
         };
-        self.raw[side][run].push(at, payload).map_err(|_| self.refuse(Refused::Payload, Refusal::PayloadFormatInvalid))
+        self.check_room(operation)?;
+        let pushed = self.collected[side(operation)].raw[run].push(at, payload);
+        pushed.map_err(|_| self.refuse(Refused::Payload, Refusal::PayloadFormatInvalid))
     }
 
     fn offer_frame(&mut self, operation: Operation, sensor: &SensorId, payload: &[u8]) -> Result<(), Refusal> {
-        let Ok(frame) = FrameView::parse(payload) else {
-            return Err(self.refuse(Refused::Payload, Refusal::PayloadFormatInvalid));
+        self.check_room(operation)?;
+        let frame = match FrameView::parse(payload) {
+            Ok(frame) if self.may_say(operation, sensor, &frame) => frame,
+            _ => return Err(self.refuse(Refused::Payload, Refusal::PayloadFormatInvalid)),
         };
-        // A publisher of one sensor can't speak for another, and the operation of the topic is that of every record.
-        if !frame.runs().all(|run| sensor.owns(run.series()) && run.operation() == operation) {
-            return Err(self.refuse(Refused::Payload, Refusal::PayloadFormatInvalid));
-        }
-        self.framed[side(operation)].extend_from_slice(frame.runs);
-        let scope = Some(sensor.clone());
-        self.secrets
-            .extend(frame.secrets.into_iter().map(|(epoch, secret)| Announcement { epoch, scope: scope.clone(), secret }));
+        let collected = &mut self.collected[side(operation)];
+        collected.framed.extend_from_slice(frame.runs);
+        let announced = frame.secrets.into_iter();
+        collected.secrets.extend(announced.map(|(epoch, secret)| Announcement { epoch, scope: Some(sensor.clone()), secret }));
         Ok(())
+    }
+
+    /// A publisher of one sensor can't speak for another; the operation of the topic is that of every record; and nobody but this relay
+    /// gives keys in its epoch: a sequence number taken there would be missing when the next raw reading needs it.
+    fn may_say(&self, operation: Operation, sensor: &SensorId, frame: &FrameView<'_>) -> bool {
+        let own = self.archive.epoch();
+        if frame.secrets.len() > SECRETS_PER_FRAME_MAX {
+            return false;
+        }
+        let mut unused: Vec<Epoch> = frame.secrets.iter().map(|(epoch, _)| *epoch).collect();
+        let all = frame.runs().all(|run| {
+            unused.retain(|epoch| *epoch != run.epoch());
+            sensor.owns(run.series()) && run.operation() == operation && run.epoch() != own
+        });
+        all && unused.is_empty()
     }
 }
 
 impl IntakeSession for Session {
     fn offer(&mut self, offer: Offer<'_>) -> Result<(), Refusal> {
-        if self.closing.load(Ordering::Relaxed) {
-            return Err(self.refuse(Refused::Closing, Refusal::Unavailable));
-        }
         // The hot path: the same topic as last time.
         if self.last.as_ref().is_some_and(|(last, ..)| **last == *offer.topic) {
             return self.offer_reading(offer.topic, offer.payload);
@@ -190,43 +215,34 @@ impl IntakeSession for Session {
     }
 
     fn commit(&mut self) -> Option<Commit> {
-        let mut appends = Vec::new();
+        let mut jobs = Vec::new();
         for operation in [Operation::Store, Operation::Forward] {
-            let (lane, side) = (lane_of(operation), side(operation));
-            let raw = std::mem::take(&mut self.raw[side]);
+            let lane = lane_of(operation);
+            let Collected { mut raw, framed, secrets } = std::mem::take(&mut self.collected[side(operation)]);
+            // A run whose only reading was refused.
+            raw.retain(|run| !run.is_empty());
             if !raw.is_empty() {
-                appends.push(Append::Raw { lane, runs: raw });
+                jobs.push(Job { append: Append::Raw { lane, runs: raw }, unsettled: None });
             }
-            let framed = std::mem::take(&mut self.framed[side]);
             if !framed.is_empty() {
-                appends.push(Append::Framed { lane, runs: framed.into(), secrets: std::mem::take(&mut self.secrets) });
+                let unsettled = (!secrets.is_empty()).then(|| self.announcing.submitted());
+                jobs.push(Job { append: Append::Framed { lane, runs: framed.into(), secrets }, unsettled });
             }
         }
         self.last = None;
-        for slot in self.slots.values_mut() {
-            slot.run = usize::MAX;
-        }
-        if appends.is_empty() {
+        self.batch += 1;
+        if jobs.is_empty() {
             return None;
         }
-        let announces = appends.iter().any(|append| matches!(append, Append::Framed { secrets, .. } if !secrets.is_empty()));
-        if announces {
-            self.announcing.submitted();
-        }
-        let announcing = announces.then(|| Arc::clone(&self.announcing));
-        let keeping = self.keep(appends);
-        let metrics = self.metrics.clone();
+        let keeping = self.keep(jobs);
+        let (metrics, room) = (self.metrics.clone(), self.room.clone());
         Some(Box::pin(async move {
-            let outcome = keeping.await;
-            if let Some(announcing) = announcing {
-                announcing.settled();
-            }
-            match outcome {
+            match keeping.await {
                 Ok(records) => {
                     metrics.taken(records);
                     Ok(())
                 }
-                Err(error) => Err(refusal(&metrics, &error)),
+                Err(error) => Err(refusal(&metrics, &room, &error)),
             }
         }))
     }
@@ -234,41 +250,79 @@ impl IntakeSession for Session {
 
 impl Session {
     /// Submits a batch at once if the archive's queue has room, else when it is awaited. Gives the number of records kept. What one connection
-    /// sent between two commits is acknowledged together or not at all.
-    fn keep(&self, appends: Vec<Append>) -> impl Future<Output = Result<u64, AppendError>> + Send + use<> {
+    /// sent between two commits is acknowledged together or not at all; after a failure nothing more of it is submitted.
+    fn keep(&self, jobs: Vec<Job>) -> impl Future<Output = Result<u64, AppendError>> + Send + use<> {
         let archive = self.archive.clone();
-        let waiting = Arc::clone(&self.waiting);
-        let mut pending = Vec::with_capacity(appends.len());
-        let mut late = Vec::new();
+        let full = archive.queue_room() < QUEUE_SPARE_BYTES || self.waiting.load(Ordering::Acquire) > 0;
+        let turn = full.then(|| Turn::take(Arc::clone(&self.waiting)));
+        let mut kept = Vec::with_capacity(jobs.len());
         let mut failed = None;
-        let full = archive.queue_room() < QUEUE_SPARE_BYTES || waiting.load(Ordering::Acquire) > 0;
-        for append in appends {
-            if full {
-                late.push(append);
-                continue;
-            }
-            match archive.append(append) {
-                Ok(appending) => pending.push(appending),
-                Err(error) => failed = Some(error),
+        let mut late = jobs.into_iter();
+        if !full {
+            for Job { append, unsettled } in late.by_ref() {
+                match archive.append(append) {
+                    Ok(appending) => kept.push(Kept::new(appending, unsettled)),
+                    Err(error) => {
+                        failed = Some(error);
+                        break;
+                    }
+                }
             }
         }
-        let turn = (!late.is_empty()).then(|| Turn::take(waiting));
         async move {
-            for append in late {
-                match archive.append_waiting(append).await {
-                    Ok(appending) => pending.push(appending),
-                    Err(error) => failed = Some(error),
+            if failed.is_none() {
+                for Job { append, unsettled } in late {
+                    match archive.append_waiting(append).await {
+                        Ok(appending) => kept.push(Kept::new(appending, unsettled)),
+                        Err(error) => {
+                            failed = Some(error);
+                            break;
+                        }
+                    }
                 }
             }
             drop(turn);
             let mut records = 0;
-            for appending in pending {
-                match appending.await {
+            for appending in kept {
+                match appending.outcome().await {
                     Ok(appended) => records += appended.new,
                     Err(error) => failed = Some(error),
                 }
             }
             failed.map_or(Ok(records), Err)
+        }
+    }
+}
+
+/// An append, and what is told when it has settled.
+struct Job {
+    append: Append,
+    unsettled: Option<Unsettled>,
+}
+
+/// An append that was submitted.
+enum Kept {
+    Plain(Appending),
+    /// With secrets: awaited by a task of its own, because the connection may end before the commit and the uplink is to learn of it
+    /// all the same.
+    Announcing(JoinHandle<Result<Appended, AppendError>>),
+}
+
+impl Kept {
+    fn new(appending: Appending, unsettled: Option<Unsettled>) -> Self {
+        let Some(unsettled) = unsettled else { return Self::Plain(appending) };
+        Self::Announcing(tokio::spawn(async move {
+            let outcome = appending.await;
+            drop(unsettled);
+            outcome
+        }))
+    }
+
+    async fn outcome(self) -> Result<Appended, AppendError> {
+        match self {
+            Self::Plain(appending) => appending.await,
+            // The task fails only with its runtime.
+            Self::Announcing(task) => task.await.unwrap_or(Err(AppendError::NotKept(archive::Fault::Stopped))),
         }
     }
 }
@@ -290,13 +344,22 @@ impl Drop for Turn {
 }
 
 /// What the publisher is told when its readings were not kept.
-fn refusal(metrics: &Metrics, error: &AppendError) -> Refusal {
+fn refusal(metrics: &Metrics, room: &Room, error: &AppendError) -> Refusal {
     match error {
-        AppendError::Full { .. } | AppendError::Busy => {
+        AppendError::Full { lane, .. } => {
+            room.is_full(*lane);
             metrics.refused(Refused::Full);
             Refusal::QuotaExceeded
         }
-        error => {
+        AppendError::Busy => {
+            metrics.refused(Refused::Full);
+            Refusal::QuotaExceeded
+        }
+        AppendError::Malformed(_) => {
+            metrics.refused(Refused::Payload);
+            Refusal::PayloadFormatInvalid
+        }
+        AppendError::NotKept(_) => {
             metrics.refused(Refused::Store);
             tracing::error!(%error, "readings were not stored and are not acknowledged");
             Refusal::Unavailable

@@ -9,31 +9,45 @@ mod announcing;
 mod config;
 mod handover;
 mod intake;
+mod lane;
 mod metrics;
+mod pace;
+mod receipts;
+mod room;
+mod sender;
+mod telling;
+mod tickets;
 mod uplink;
 mod window;
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use archive::{Archive, Selection};
-use broker::Broker;
+use broker::{Broker, Watch};
 use chassis::{Clock, Policy, Registry, Units};
+use tokio::task::JoinError;
 
 pub use announcing::Announcing;
-pub use config::{Access, BrokerLimits, CloudConfig, Config, ConfigError, Storage};
+pub use broker::Access;
+pub use config::{BrokerLimits, CloudConfig, Config, ConfigError, Storage};
 pub use handover::Handover;
 pub use intake::RelayIntake;
 pub use metrics::Metrics;
+pub use room::Room;
 pub use uplink::{Uplink, UplinkError};
 pub use window::{Limits, Window};
 
 /// How often the archive is asked to close what is due.
 const HOUSEKEEPING: Duration = Duration::from_millis(250);
+/// A housekeeping that fails is logged at the first time and then each time so many have failed: once a minute.
+const FAILURES_A_LINE: u64 = 240;
+/// A page that the cloud refuses for good is tried again after this time at first.
+const REFUSED_RETRY: Duration = Duration::from_secs(60);
 /// How long connections may take to finish the packets in hand.
 const GOODBYE: Duration = Duration::from_secs(5);
 
@@ -85,7 +99,8 @@ pub struct Relay {
     handover: Arc<Handover>,
     uplink: Option<Uplink>,
     policy: broker::Policy,
-    closing: Arc<AtomicBool>,
+    watch: Watch,
+    room: Room,
     clock: Arc<dyn Clock>,
 }
 
@@ -97,15 +112,16 @@ impl Relay {
     pub async fn start(config: Config, parts: Parts) -> Result<Self, StartError> {
         config.check()?;
         let credentials = config.cloud.as_ref().map(credentials).transpose()?.flatten();
-        let policy = match &config.access {
-            Access::Anonymous => broker::Policy::anonymous(),
-            Access::Files { users, grants } => broker::Policy::open(users, grants)?,
+        let (policy, watch) = config.access.open()?;
+        let archive = {
+            let (config, clock) = (config.clone(), Arc::clone(&parts.clock));
+            blocking(move || open_archive(&config, clock)).await?
         };
-        let archive = open_archive(&config, Arc::clone(&parts.clock))?;
         let metrics = Metrics::register(&parts.registry);
-        let closing = Arc::new(AtomicBool::new(false));
-        let announcing = Arc::new(Announcing::default());
-        let intake = RelayIntake::new(archive.clone(), Arc::clone(&parts.clock), metrics.clone(), Arc::clone(&closing), Arc::clone(&announcing));
+        let room = Room::new(archive.clone(), budgets(&config.storage), metrics.clone());
+        let announcing = Announcing::default();
+        let intake =
+            RelayIntake::new(archive.clone(), Arc::clone(&parts.clock), metrics.clone(), room.clone(), announcing.clone());
         let settings = broker::Settings {
             listen: config.listen.clone(),
             connections_max: config.broker.connections_max,
@@ -136,12 +152,13 @@ impl Relay {
                 link,
                 incoming,
                 window: Window::new(limits),
+                refused_retry: REFUSED_RETRY,
                 handover: Arc::clone(&handover),
-                announcing: Arc::clone(&announcing),
+                announcing,
                 metrics: metrics.clone(),
             }
         });
-        Ok(Self { broker, archive, handover, uplink, policy, closing, clock: parts.clock })
+        Ok(Self { broker, archive, handover, uplink, policy, watch, room, clock: parts.clock })
     }
 
     /// Addresses that the broker listens at.
@@ -159,7 +176,7 @@ impl Relay {
         Arc::clone(&self.handover)
     }
 
-    /// Users and grants, to be reloaded when their files change.
+    /// Users and grants. The relay's units reload them when their files change.
     pub fn policy(&self) -> broker::Policy {
         self.policy.clone()
     }
@@ -179,7 +196,7 @@ impl Relay {
     /// Adds the relay's units. Stopped in reverse order: the broker finishes its packets, then the uplink ends, then the archive
     /// is closed.
     pub fn units(self, units: &mut Units) {
-        let Self { broker, archive, uplink, closing, clock, .. } = self;
+        let Self { broker, archive, uplink, watch, room, clock, .. } = self;
         let owner = archive.clone();
         units.add("archive", Policy::Fatal, move |stop| {
             let archive = owner.clone();
@@ -193,7 +210,15 @@ impl Relay {
                 }
             }
         });
-        units.add("segments", Policy::Fatal, move |stop| housekeeping(archive.clone(), Arc::clone(&clock), stop));
+        units.add("segments", Policy::Fatal, move |stop| housekeeping(archive.clone(), room.clone(), Arc::clone(&clock), stop));
+        let mut watch = Some(watch);
+        units.add("access", Policy::Fatal, move |stop| {
+            let watch = watch.take().expect("a fatal unit starts once");
+            async move {
+                watch.run(stop).await;
+                Ok::<_, Infallible>(())
+            }
+        });
         let mut uplink = uplink;
         if uplink.is_some() {
             units.add("uplink", Policy::Fatal, move |stop| {
@@ -204,12 +229,10 @@ impl Relay {
         let mut broker = Some(broker);
         units.add("broker", Policy::Fatal, move |stop| {
             let broker = broker.take().expect("a fatal unit starts once");
-            let closing = Arc::clone(&closing);
             async move {
                 tokio::select! {
                     failure = broker.failed() => Err(failure),
                     () = stop.stopped() => {
-                        closing.store(true, Ordering::Relaxed);
                         broker.stop(GOODBYE).await;
                         Ok(())
                     }
@@ -224,27 +247,51 @@ async fn stop_archive(archive: Archive) {
     blocking(move || archive.stop()).await;
 }
 
-/// Runs work that blocks, away from the runtime's threads.
+/// Runs work that blocks, away from the runtime's threads. Dropped, it is not waited for, but goes on.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
+    match tokio::task::spawn_blocking(work).await.map_err(JoinError::try_into_panic) {
         Ok(done) => done,
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        // The runtime is ending, and this task with it.
+        Err(Err(_)) => std::future::pending().await,
     }
 }
 
-/// Closes segments that are due, until told to stop.
-async fn housekeeping(archive: Archive, clock: Arc<dyn Clock>, stop: chassis::Stop) -> Result<(), archive::ReadError> {
+/// Closes segments that are due and looks at the room that is left, until told to stop.
+///
+/// A failure is no reason to end: on a full disk this fails until there is room, while what is here is still read and sent, and every
+/// publish is answered. If the writer itself is gone, the archive's unit says so.
+async fn housekeeping(archive: Archive, room: Room, clock: Arc<dyn Clock>, stop: chassis::Stop) -> Result<(), Infallible> {
     let mut tick = tokio::time::interval(HOUSEKEEPING);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut failures = 0;
     loop {
-        tokio::select! {
+        let (archive, now) = (archive.clone(), clock.now());
+        let closing = async {
+            tick.tick().await;
+            blocking(move || archive.close_due(now)).await
+        };
+        // A hand-over may hold the archive's upkeep for minutes; the word to stop is heard all the same.
+        let closed = tokio::select! {
+            biased;
             () = stop.stopped() => return Ok(()),
-            _ = tick.tick() => {
-                let (archive, now) = (archive.clone(), clock.now());
-                blocking(move || archive.close_due(now)).await?;
+            closed = closing => closed,
+        };
+        match closed {
+            Ok(_) => failures = 0,
+            Err(error) => {
+                if failures % FAILURES_A_LINE == 0 {
+                    tracing::error!(%error, failures, "segments can't be closed; everything stays as it is and is tried again");
+                }
+                failures += 1;
             }
         }
+        room.look();
     }
+}
+
+fn budgets(storage: &Storage) -> archive::Budgets {
+    archive::Budgets { store_bytes_max: storage.budget.bytes(), outgoing_bytes_max: storage.outgoing_budget.bytes() }
 }
 
 fn open_archive(config: &Config, clock: Arc<dyn Clock>) -> Result<Archive, StartError> {
@@ -257,7 +304,7 @@ fn open_archive(config: &Config, clock: Arc<dyn Clock>) -> Result<Archive, Start
             bytes_max: storage.segment_bytes.bytes(),
             age_max: storage.segment_age.duration(),
         },
-        budgets: archive::Budgets { store_bytes_max: storage.budget.bytes(), outgoing_bytes_max: storage.outgoing_budget.bytes() },
+        budgets: budgets(storage),
         ..archive::Options::new(config.relay.clone(), Arc::new(now))
     };
     let (archive, recovered) = Archive::open(&config.data, options).map_err(fault)?;
@@ -272,7 +319,12 @@ fn credentials(cloud: &CloudConfig) -> Result<Option<link::Credentials>, StartEr
     Ok(Some(link::Credentials { user: user.clone(), password }))
 }
 
-fn link_config(config: &Config, cloud: &CloudConfig, credentials: Option<link::Credentials>, archive: &Archive) -> link::LinkConfig {
+fn link_config(
+    config: &Config,
+    cloud: &CloudConfig,
+    credentials: Option<link::Credentials>,
+    archive: &Archive,
+) -> link::LinkConfig {
     let client = format!("relay-{}-{}", config.relay, archive.epoch());
     let mut settings = link::LinkConfig::new(cloud.host.clone(), cloud.port, client);
     settings.credentials = credentials;

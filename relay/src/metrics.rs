@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use chassis::Registry;
+use link::PublishError;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+
+use crate::pace::is_for_good;
 
 /// Why the intake refused a publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -19,13 +22,25 @@ pub(crate) enum Refused {
     Full,
     /// The commit failed.
     Store,
-    /// The relay is stopping.
-    Closing,
+}
+
+/// Why the cloud did not take a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum NotTaken {
+    /// It may take it later.
+    Now,
+    /// It will not take it as it is.
+    ForGood,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RefusedLabels {
     reason: Refused,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NotTakenLabels {
+    reason: NotTaken,
 }
 
 #[derive(Debug, Default)]
@@ -35,7 +50,13 @@ struct Families {
     frames_sent: Counter,
     frames_resent: Counter,
     frames_receipted: Counter,
+    frames_refused: Family<NotTakenLabels, Counter>,
+    pages_aside: Gauge,
     window_frames: Gauge,
+    connected: Gauge,
+    store_bytes: Gauge,
+    outgoing_bytes: Gauge,
+    outgoing_pages: Gauge,
     handed_over: Counter,
 }
 
@@ -53,6 +74,20 @@ impl Metrics {
         registry.register("relay_frames_sent", "Frames sent to the cloud for the first time", f.frames_sent.clone());
         registry.register("relay_frames_resent", "Frames sent again", f.frames_resent.clone());
         registry.register("relay_frames_receipted", "Frames that the cloud holds", f.frames_receipted.clone());
+        registry.register("relay_frames_refused", "Frames that the cloud did not take, by reason", f.frames_refused.clone());
+        registry.register(
+            "relay_pages_aside",
+            "Pages that the cloud refused for good; kept and tried again",
+            f.pages_aside.clone(),
+        );
+        registry.register("relay_uplink_connected", "Whether the relay is connected to its cloud", f.connected.clone());
+        registry.register("relay_store_bytes", "Bytes in the storage area", f.store_bytes.clone());
+        registry.register(
+            "relay_outgoing_bytes",
+            "Bytes of pages for the cloud that are still on the disk",
+            f.outgoing_bytes.clone(),
+        );
+        registry.register("relay_outgoing_pages", "Pages that wait for the receipt of the cloud", f.outgoing_pages.clone());
         registry.register("relay_window_frames", "Frames on their way to the cloud", f.window_frames.clone());
         registry.register("relay_records_handed_over", "Stored records moved to the backlog on request", f.handed_over.clone());
         metrics
@@ -74,8 +109,21 @@ impl Metrics {
         self.0.frames_receipted.inc_by(frames);
     }
 
-    pub(crate) fn window(&self, frames: usize) {
-        self.0.window_frames.set(frames as i64);
+    pub(crate) fn frame_refused(&self, error: &PublishError) {
+        let reason = if is_for_good(error) { NotTaken::ForGood } else { NotTaken::Now };
+        self.0.frames_refused.get_or_create(&NotTakenLabels { reason }).inc();
+    }
+
+    pub(crate) fn uplink(&self, connected: bool, window: usize, aside: usize) {
+        self.0.connected.set(i64::from(connected));
+        self.0.window_frames.set(window as i64);
+        self.0.pages_aside.set(aside as i64);
+    }
+
+    pub(crate) fn held(&self, store_bytes: u64, outgoing_bytes: u64, outgoing_pages: u64) {
+        self.0.store_bytes.set(store_bytes.cast_signed());
+        self.0.outgoing_bytes.set(outgoing_bytes.cast_signed());
+        self.0.outgoing_pages.set(outgoing_pages.cast_signed());
     }
 
     pub(crate) fn handed_over(&self, records: u64) {

@@ -1,7 +1,8 @@
 //! Which frames are on their way to the cloud and not receipted yet: the end-to-end window, as a pure state machine.
 //!
 //! The window belongs to relay and cloud alone. A PUBACK of whatever stands between them says nothing about custody, so a frame
-//! leaves the window by a receipt, or it is sent again: after a timeout, or all of them when the connection is lost.
+//! leaves the window by a receipt, or it is sent again: after a timeout, or all of them when the connection is lost. And a receipt
+//! only counts for a frame that is in the window: what was not sent can't have arrived.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -27,23 +28,49 @@ struct Flight {
     sent: Instant,
 }
 
+#[derive(Debug, Clone, Copy, Default)]
+struct Load {
+    frames: usize,
+    bytes: usize,
+}
+
+impl Load {
+    fn has_room(self, frames_max: usize, bytes_max: usize) -> bool {
+        self.frames == 0 || (self.frames < frames_max && self.bytes < bytes_max)
+    }
+
+    fn add(&mut self, bytes: usize) {
+        self.frames += 1;
+        self.bytes += bytes;
+    }
+
+    fn remove(&mut self, bytes: usize) {
+        self.frames -= 1;
+        self.bytes -= bytes;
+    }
+}
+
 /// Frames that were sent and not receipted.
 #[derive(Debug)]
 pub struct Window {
     limits: Limits,
     flights: BTreeMap<u64, Flight>,
-    bytes: usize,
+    all: Load,
+    backlog: Load,
 }
 
 impl Window {
     /// An empty window.
     pub fn new(limits: Limits) -> Self {
-        Self { limits, flights: BTreeMap::new(), bytes: 0 }
+        Self { limits, flights: BTreeMap::new(), all: Load::default(), backlog: Load::default() }
     }
 
-    /// Whether another frame may be sent.
-    pub fn has_room(&self) -> bool {
-        self.flights.is_empty() || (self.flights.len() < self.limits.frames_max && self.bytes < self.limits.bytes_max)
+    /// Whether another frame of this lane may be sent. The backlog gets at most half of the window, so that its large frames never
+    /// hold up the live lane for longer than their own sending takes (C8).
+    pub fn has_room(&self, lane: Lane) -> bool {
+        let Limits { frames_max, bytes_max, .. } = self.limits;
+        self.all.has_room(frames_max, bytes_max)
+            && (lane != Lane::Backlog || self.backlog.has_room(frames_max / 2, bytes_max / 2))
     }
 
     /// Frames on their way.
@@ -63,38 +90,48 @@ impl Window {
 
     /// A frame was sent, for the first time or again.
     pub fn sent(&mut self, number: u64, lane: Lane, bytes: usize, now: Instant) {
-        self.bytes += bytes;
-        if let Some(before) = self.flights.insert(number, Flight { lane, bytes, sent: now }) {
-            self.bytes -= before.bytes;
+        self.remove(number);
+        self.flights.insert(number, Flight { lane, bytes, sent: now });
+        self.all.add(bytes);
+        if lane == Lane::Backlog {
+            self.backlog.add(bytes);
         }
     }
 
-    /// The cloud holds these frames. Numbers that are not on their way are ignored: a receipt may come twice.
-    pub fn receipted(&mut self, numbers: &Intervals) {
+    /// The cloud says that it holds these frames. Gives those that were on their way; the others are none of its business, or were
+    /// receipted before.
+    pub fn receipted(&mut self, numbers: &Intervals) -> Intervals {
+        let mut receipted = Intervals::new();
         for (low, high) in numbers.as_slice() {
             while let Some((&number, _)) = self.flights.range(low..=high).next() {
                 self.remove(number);
+                receipted.insert(number, number);
             }
         }
+        receipted
     }
 
-    /// A frame must be sent again, though it is not overdue: it was refused, or its connection is gone.
-    pub fn remove(&mut self, number: u64) {
-        if let Some(flight) = self.flights.remove(&number) {
-            self.bytes -= flight.bytes;
+    /// A frame must be sent again, though it is not overdue: it was refused. Gives its lane if it was on its way.
+    pub fn remove(&mut self, number: u64) -> Option<Lane> {
+        let flight = self.flights.remove(&number)?;
+        self.all.remove(flight.bytes);
+        if flight.lane == Lane::Backlog {
+            self.backlog.remove(flight.bytes);
         }
+        Some(flight.lane)
     }
 
     /// The connection is gone: whatever was on its way may be lost.
     pub fn clear(&mut self) {
         self.flights.clear();
-        self.bytes = 0;
+        self.all = Load::default();
+        self.backlog = Load::default();
     }
 
-    /// Frames whose receipt is overdue, oldest number first.
-    pub fn overdue(&self, now: Instant) -> Vec<(u64, Lane)> {
+    /// The first frame whose receipt is overdue.
+    pub fn overdue(&self, now: Instant) -> Option<(u64, Lane)> {
         let late = |flight: &Flight| now.saturating_duration_since(flight.sent) >= self.limits.receipt_timeout;
-        self.flights.iter().filter(|(_, flight)| late(flight)).map(|(number, flight)| (*number, flight.lane)).collect()
+        self.flights.iter().find(|(_, flight)| late(flight)).map(|(number, flight)| (*number, flight.lane))
     }
 
     /// When the next frame will be overdue.
@@ -107,49 +144,66 @@ impl Window {
 mod tests {
     use super::*;
 
-    fn window() -> (Window, Instant) {
-        let limits = Limits { frames_max: 3, bytes_max: 100, receipt_timeout: Duration::from_secs(5) };
-        (Window::new(limits), Instant::now())
+    fn window(frames_max: usize) -> (Window, Instant) {
+        (Window::new(Limits { frames_max, bytes_max: 100, receipt_timeout: Duration::from_secs(5) }), Instant::now())
     }
 
     #[test]
-    fn a_frame_leaves_only_by_a_receipt() {
-        let (mut window, now) = window();
+    fn a_frame_leaves_only_by_a_receipt_and_a_receipt_counts_only_for_what_was_sent() {
+        let (mut window, now) = window(3);
         for number in [4, 5, 9] {
-            assert!(window.has_room());
+            assert!(window.has_room(Lane::Live));
             window.sent(number, Lane::Live, 10, now);
         }
-        assert!(!window.has_room());
-        window.receipted(&[(1, 4), (6, 8)].into_iter().collect());
-        assert!(window.has_room() && !window.holds(4) && window.holds(5) && window.holds(9));
-        window.receipted(&Intervals::of(0, u64::MAX));
-        assert_eq!((window.len(), window.bytes), (0, 0));
+        assert!(!window.has_room(Lane::Live));
+        assert_eq!(window.receipted(&[(1, 4), (6, 8)].into_iter().collect()), Intervals::of(4, 4));
+        assert!(window.has_room(Lane::Live) && !window.holds(4) && window.holds(5) && window.holds(9));
+        assert_eq!(window.receipted(&Intervals::of(0, u64::MAX)), [(5, 5), (9, 9)].into_iter().collect());
+        assert_eq!(window.receipted(&Intervals::of(0, u64::MAX)), Intervals::new());
+        assert_eq!((window.len(), window.all.bytes), (0, 0));
     }
 
     #[test]
     fn bytes_count_once_however_often_a_frame_is_sent() {
-        let (mut window, now) = window();
+        let (mut window, now) = window(3);
         window.sent(1, Lane::Live, 60, now);
         window.sent(1, Lane::Live, 60, now);
-        assert!(window.has_room());
+        assert!(window.has_room(Lane::Live));
         window.sent(2, Lane::Backlog, 60, now);
-        assert!(!window.has_room());
-        window.remove(1);
-        window.remove(1);
-        assert_eq!(window.bytes, 60);
+        assert!(!window.has_room(Lane::Live));
+        assert_eq!((window.remove(1), window.remove(1)), (Some(Lane::Live), None));
+        assert_eq!((window.all.bytes, window.backlog.bytes), (60, 60));
         window.clear();
         window.sent(3, Lane::Live, 1_000, now);
-        assert!(!window.has_room(), "a frame larger than the window goes alone");
+        assert!(!window.has_room(Lane::Live), "a frame larger than the window goes alone");
+    }
+
+    #[test]
+    fn c8_the_backlog_leaves_half_of_the_window_to_the_live_lane() {
+        let (mut window, now) = window(8);
+        for number in 1..=4 {
+            assert!(window.has_room(Lane::Backlog));
+            window.sent(number, Lane::Backlog, 1, now);
+        }
+        assert!(!window.has_room(Lane::Backlog) && window.has_room(Lane::Live));
+        window.clear();
+        window.sent(1, Lane::Backlog, 50, now);
+        assert!(!window.has_room(Lane::Backlog) && window.has_room(Lane::Live));
+        window.sent(2, Lane::Live, 1, now);
+        assert_eq!(window.receipted(&Intervals::of(1, 1)).count(), 1);
+        assert!(window.has_room(Lane::Backlog));
     }
 
     #[test]
     fn frames_without_a_receipt_are_overdue_after_the_timeout() {
-        let (mut window, now) = window();
+        let (mut window, now) = window(3);
+        let second = Duration::from_secs(1);
         window.sent(2, Lane::Backlog, 1, now);
-        window.sent(1, Lane::Live, 1, now + Duration::from_secs(2));
-        assert_eq!(window.next_overdue(), Some(now + Duration::from_secs(5)));
-        assert!(window.overdue(now + Duration::from_secs(4)).is_empty());
-        assert_eq!(window.overdue(now + Duration::from_secs(5)), [(2, Lane::Backlog)]);
-        assert_eq!(window.overdue(now + Duration::from_secs(9)), [(1, Lane::Live), (2, Lane::Backlog)]);
+        window.sent(1, Lane::Live, 1, now + 2 * second);
+        assert_eq!(window.next_overdue(), Some(now + 5 * second));
+        assert_eq!(window.overdue(now + 4 * second), None);
+        assert_eq!(window.overdue(now + 5 * second), Some((2, Lane::Backlog)));
+        window.sent(2, Lane::Backlog, 1, now + 5 * second);
+        assert_eq!(window.overdue(now + 9 * second), Some((1, Lane::Live)));
     }
 }
