@@ -58,7 +58,10 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
         }
         None => {
             let (listen, _) = args.dev.parts()?;
-            ensure!(listen.ip().is_loopback(), "--listen {listen}: --dev lets everybody do everything, so use a loopback address");
+            ensure!(
+                listen.ip().is_loopback(),
+                "--listen {listen}: --dev lets everybody do everything, so use a loopback address"
+            );
             (Settings { listen: vec![listen], ..Settings::default() }, Access::anonymous())
         }
     };

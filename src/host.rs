@@ -91,8 +91,8 @@ pub(crate) async fn live(units: Units) -> anyhow::Result<Exit> {
 
 /// The exit code of an error: a configuration that does not hold is told apart from everything else.
 pub(crate) fn exit_of(error: &anyhow::Error) -> Exit {
-    let is_config = error.chain().any(|cause| {
-        cause.is::<ConfigFault>() || cause.is::<::relay::ConfigError>() || cause.is::<::cloud::ConfigError>()
-    });
+    let is_config = error
+        .chain()
+        .any(|cause| cause.is::<ConfigFault>() || cause.is::<::relay::ConfigError>() || cause.is::<::cloud::ConfigError>());
     if is_config { Exit::Config } else { Exit::CouldNot }
 }

@@ -59,10 +59,12 @@ fn terminal_proof(args: &Args, folder: &Path) -> anyhow::Result<String> {
     let Place::Chunk { chunk, index } = standing.place else {
         bail!("{} is in no chunk yet: its state is {:?}", args.key, standing.state);
     };
-    let leaves = terminal.leaves(chunk.id)?.context("the agent has given up the leaves of this chunk; ask the cloud for its proof")?;
+    let leaves =
+        terminal.leaves(chunk.id)?.context("the agent has given up the leaves of this chunk; ask the cloud for its proof")?;
     let record = host::runtime()?.block_on(reading(args))?;
     let ledger = LedgerView::open(&terminal.ledger(), terminal.origin().epoch)?;
-    let evidence = Evidence { chunk: chunk.id, leaves: &leaves, index: index as usize, record: &record, salt: terminal.salt(&args.key) };
+    let evidence =
+        Evidence { chunk: chunk.id, leaves: &leaves, index: index as usize, record: &record, salt: terminal.salt(&args.key) };
     Ok(prove(&ledger, &evidence)?.to_json())
 }
 

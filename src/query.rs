@@ -115,7 +115,11 @@ impl Printer {
         match self.format {
             Format::Table => {
                 if !std::mem::replace(&mut self.headed, true) {
-                    writeln!(text, "{:<30}  {:<56}  {:<9}  {:<12}  {}", COLUMNS[0], COLUMNS[1], COLUMNS[2], COLUMNS[3], COLUMNS[4])?;
+                    writeln!(
+                        text,
+                        "{:<30}  {:<56}  {:<9}  {:<12}  {}",
+                        COLUMNS[0], COLUMNS[1], COLUMNS[2], COLUMNS[3], COLUMNS[4]
+                    )?;
                 }
                 for row in rows {
                     writeln!(

@@ -33,7 +33,8 @@ impl Login {
         let Some(user) = &self.user else { return Ok(None) };
         let password = match (&self.password.password_file, &self.password.password) {
             (Some(path), _) => {
-                let text = std::fs::read_to_string(path).with_context(|| format!("--password-file {} can't be read", path.display()))?;
+                let text =
+                    std::fs::read_to_string(path).with_context(|| format!("--password-file {} can't be read", path.display()))?;
                 text.lines().next().unwrap_or_default().to_owned()
             }
             (None, Some(password)) => password.clone(),

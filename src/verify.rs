@@ -71,7 +71,12 @@ fn depth(depth: Depth) -> String {
 fn tell(verified: &Verified) {
     let record = &verified.record;
     println!("verified: {}", record.key);
-    println!("  reading     {:?} ({}), generated at {} ns", String::from_utf8_lossy(&record.payload), record.operation, record.at);
+    println!(
+        "  reading     {:?} ({}), generated at {} ns",
+        String::from_utf8_lossy(&record.payload),
+        record.operation,
+        record.at
+    );
     println!("  party       {} {}, by its own word", verified.party.kind.as_str(), verified.party.name);
     let demanded = if verified.submitter_demanded { "as demanded" } else { "compare it with the account that you trust" };
     println!("  account     {} ({demanded})", verified.submitter);

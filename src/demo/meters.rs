@@ -30,7 +30,8 @@ impl Meters {
         let mut agents = Vec::new();
         for meter in &plan.meters {
             let config = config(town, meter, &plan.file, duration)?;
-            let agent = edge_agent::start(config, Parts::default()).await.with_context(|| format!("the agent of {}", meter.sensor))?;
+            let agent =
+                edge_agent::start(config, Parts::default()).await.with_context(|| format!("the agent of {}", meter.sensor))?;
             agent.units(&mut units);
             agents.push(agent);
         }

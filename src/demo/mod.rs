@@ -75,7 +75,12 @@ async fn demonstrate(args: &Args) -> anyhow::Result<Exit> {
     let folder = Folder::make(args.keep.clone())?;
     let plan = Plan::read(&args.readings, args.days, RELAYS, &folder.path)?;
     let expected = plan.readings();
-    say(&format!("{} meters, {expected} readings, replayed in {} s; files in {}", plan.meters.len(), args.seconds, folder.path.display()));
+    say(&format!(
+        "{} meters, {expected} readings, replayed in {} s; files in {}",
+        plan.meters.len(),
+        args.seconds,
+        folder.path.display()
+    ));
     let mut town = Town::build(&folder.path, &plan, &args.anvil).await?;
     say(&format!("chain {}, cloud mqtt {} http {}, {RELAYS} relays", town.rpc, town.cloud_mqtt, town.cloud_http));
 
@@ -99,11 +104,15 @@ async fn demonstrate(args: &Args) -> anyhow::Result<Exit> {
     report.live_received = subscription.received();
     report.foreign_read_refused = subscription.foreign_refused && foreign_query_refused(&analyst, &plan).await?;
     let key = subscription.some_key().await.context("the analyst received nothing to ask about")?;
-    (report.proof_verified, report.tampered_proof_refused) = proofs::verify_and_tamper(&town, &analyst, &key).await?;
+    match proofs::verify_and_tamper(&town, &analyst, &key).await {
+        Ok(checks) => (report.proof_verified, report.tampered_proof_refused) = checks,
+        Err(error) => report.failures.push(format!("the proof of {key}: {error:#}")),
+    }
 
     subscription.stop().await;
-    meters.stop().await?;
-    town.stop().await?;
+    for stopped in [meters.stop().await, town.stop().await] {
+        report.failures.extend(stopped.err().map(|error| format!("{error:#}")));
+    }
     report.seconds = started.elapsed().as_secs_f64();
     let live: usize = plan.meters.iter().filter(|meter| is_live(meter)).map(|meter| meter.readings.len()).sum();
     report.judge(expected, live as u64);
@@ -174,7 +183,10 @@ async fn wait_for_the_cloud(operator: &Reader, expected: u64) -> anyhow::Result<
 async fn wait_for_the_chain(operator: &Reader, meters: &Meters, expected: u64) -> anyhow::Result<()> {
     wait("the chain", async || {
         let (terminal, cloud) = (meters.progress().anchored, anchored(operator).await?);
-        Ok((terminal >= expected && cloud >= expected, format!("final on chain: by meters {terminal:>6}, by the cloud {cloud:>6}, of {expected}")))
+        Ok((
+            terminal >= expected && cloud >= expected,
+            format!("final on chain: by meters {terminal:>6}, by the cloud {cloud:>6}, of {expected}"),
+        ))
     })
     .await
 }

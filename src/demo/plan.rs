@@ -50,7 +50,10 @@ impl Plan {
         let name = source.display();
         let mut reader = csv::Reader::from_path(source).with_context(|| format!("--readings {name} can't be read"))?;
         let header = reader.headers().with_context(|| format!("{name}: the first line"))?.clone();
-        ensure!(header.get(0) == Some("time") && header.len() > 1, "{name}: the first column must be \"time\", the others profiles");
+        ensure!(
+            header.get(0) == Some("time") && header.len() > 1,
+            "{name}: the first column must be \"time\", the others profiles"
+        );
         let file = folder.join("readings.csv");
         let mut writer = csv::Writer::from_path(&file).with_context(|| file.display().to_string())?;
         writer.write_record(&header)?;
@@ -63,7 +66,12 @@ impl Plan {
             }
         }
         writer.flush()?;
-        let meters = header.iter().zip(columns).skip(1).enumerate().map(|(index, (column, readings))| meter(index, column, readings, relays));
+        let meters = header
+            .iter()
+            .zip(columns)
+            .skip(1)
+            .enumerate()
+            .map(|(index, (column, readings))| meter(index, column, readings, relays));
         Ok(Self { meters: meters.collect::<anyhow::Result<_>>()?, file })
     }
 }

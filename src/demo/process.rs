@@ -7,11 +7,14 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
+use tokio::sync::mpsc;
 
 /// How long a process may take to say that it is ready.
 const READY: Duration = Duration::from_secs(30);
+/// Lines kept for whoever waits for one; later ones are read and dropped.
+const LINES_KEPT: usize = 256;
 /// How long a process may take to stop in order.
 const GOODBYE: Duration = Duration::from_secs(20);
 
@@ -19,14 +22,15 @@ const GOODBYE: Duration = Duration::from_secs(20);
 pub(super) struct Process {
     name: String,
     child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
+    lines: mpsc::Receiver<String>,
 }
 
 impl Process {
     /// Starts a program; what it logs goes to a file in `logs`.
     pub(super) fn start(name: &str, program: &Path, args: &[String], logs: &Path) -> anyhow::Result<Self> {
         let log = logs.join(format!("{name}.log"));
-        let log_file = std::fs::OpenOptions::new().create(true).append(true).open(&log).with_context(|| format!("{}", log.display()))?;
+        let log_file =
+            std::fs::OpenOptions::new().create(true).append(true).open(&log).with_context(|| format!("{}", log.display()))?;
         let mut child = Command::new(program)
             .args(args)
             .stdin(Stdio::null())
@@ -38,13 +42,13 @@ impl Process {
             .spawn()
             .with_context(|| format!("{name}: {} does not start", program.display()))?;
         let stdout = child.stdout.take().expect("stdout is piped");
-        Ok(Self { name: name.to_owned(), child, lines: BufReader::new(stdout).lines() })
+        Ok(Self { name: name.to_owned(), child, lines: follow(stdout) })
     }
 
     /// Reads lines until `wanted` takes one.
     pub(super) async fn line<T>(&mut self, mut wanted: impl FnMut(&str) -> Option<T>) -> anyhow::Result<T> {
         let search = async {
-            while let Some(line) = self.lines.next_line().await? {
+            while let Some(line) = self.lines.recv().await {
                 if let Some(found) = wanted(&line) {
                     return Ok(found);
                 }
@@ -58,7 +62,8 @@ impl Process {
     pub(super) async fn ready(&mut self) -> anyhow::Result<HashMap<String, SocketAddr>> {
         self.line(|line| {
             let (_, places) = line.strip_prefix("forebay ")?.split_once(" ready")?;
-            let place = |text: &str| text.split_once('=').and_then(|(name, address)| Some((name.to_owned(), address.parse().ok()?)));
+            let place =
+                |text: &str| text.split_once('=').and_then(|(name, address)| Some((name.to_owned(), address.parse().ok()?)));
             places.split_whitespace().map(place).collect()
         })
         .await
@@ -90,4 +95,17 @@ impl Process {
             }
         }
     }
+}
+
+/// Reads a process's output to its end, whether or not somebody wants it: a pipe that is full would stop the process.
+fn follow(stdout: ChildStdout) -> mpsc::Receiver<String> {
+    let (lines, kept) = mpsc::channel(LINES_KEPT);
+    tokio::spawn(async move {
+        let mut read = BufReader::new(stdout).lines();
+        while let Ok(Some(line)) = read.next_line().await {
+            // Nobody waits for a line any more when the channel is full or closed.
+            let _ = lines.try_send(line);
+        }
+    });
+    kept
 }

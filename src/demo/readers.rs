@@ -41,7 +41,8 @@ impl Reader {
     /// Asks the cloud; gives the status and the answer.
     pub(super) async fn ask(&self, method: Method, path: &str) -> anyhow::Result<(StatusCode, Value)> {
         let url = format!("{}{path}", self.http);
-        let response = self.client.request(method, &url).basic_auth(self.user, Some(&self.password)).send().await.with_context(|| url)?;
+        let response =
+            self.client.request(method, &url).basic_auth(self.user, Some(&self.password)).send().await.with_context(|| url)?;
         let status = response.status();
         Ok((status, response.json().await.unwrap_or(Value::Null)))
     }
@@ -60,7 +61,8 @@ impl Reader {
         loop {
             let page = self.get(&format!("/api/v1/records?series={}&limit={PAGE}{cursor}", meter.series())).await?;
             for record in page["records"].as_array().context("records")? {
-                let text = |field: &str| record[field].as_str().map(str::to_owned).with_context(|| format!("{field} of {record}"));
+                let text =
+                    |field: &str| record[field].as_str().map(str::to_owned).with_context(|| format!("{field} of {record}"));
                 records.push((text("key")?, text("payload")?));
             }
             match page["next_cursor"].as_str() {

@@ -52,7 +52,10 @@ impl Report {
             ("anchored_terminal", self.anchored_terminal),
             ("anchored_cloud", self.anchored_cloud),
         ];
-        let short = counts.into_iter().filter(|(_, count)| *count != expected).map(|(name, count)| format!("{name} is {count}, not {expected}"));
+        let short = counts
+            .into_iter()
+            .filter(|(_, count)| *count != expected)
+            .map(|(name, count)| format!("{name} is {count}, not {expected}"));
         self.failures.extend(short);
         if self.live_received != live_expected {
             self.failures.push(format!("live_received is {}, not {live_expected}", self.live_received));

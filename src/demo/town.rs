@@ -209,7 +209,12 @@ topics = ["down/+/commands"]
     Ok(())
 }
 
-async fn start_cloud(folder: &Path, forebay: &Path, rpc: &str, contract: &str) -> anyhow::Result<(Process, SocketAddr, SocketAddr)> {
+async fn start_cloud(
+    folder: &Path,
+    forebay: &Path,
+    rpc: &str,
+    contract: &str,
+) -> anyhow::Result<(Process, SocketAddr, SocketAddr)> {
     let config = format!(
         "listen = [\"127.0.0.1:0\"]\nhttp = \"127.0.0.1:0\"\ndata = {:?}\n\n[access.files]\nusers = {:?}\ngrants = {:?}\n\n\
          [storage]\nsegment_age = \"1s\"\n\n[anchor]\nrpc = {rpc:?}\ncontract = {contract:?}\nkey_file = {:?}\npoll = \"250ms\"\n\n\
