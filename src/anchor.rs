@@ -46,18 +46,17 @@ const DEPLOY_WITHIN: Duration = Duration::from_secs(120);
 
 pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
     match args.command {
-        Command::NewKey { file } => println!("{}", keys::create(&file)?.address()),
+        Command::NewKey { file } => host::print(&format!("{}\n", keys::create(&file)?.address()))?,
         Command::Deploy { rpc, key_file } => {
             let key = keys::load(&key_file)?;
             let deployed = host::runtime()?.block_on(anchor::deploy(&rpc, &key, DEPLOY_WITHIN))?;
-            println!("{}", deployed.contract);
+            host::print(&format!("{}\n", deployed.contract))?
         }
         Command::Status { ledger } => {
             let standing = LedgerView::open(&ledger, NO_SOURCE)?.standing()?;
-            for state in State::ALL {
-                println!("{:<10} {:>8}", state.as_str(), standing.counts.of(state));
-            }
+            let rows = State::ALL.map(|state| format!("{:<10} {:>8}\n", state.as_str(), standing.counts.of(state)));
+            host::print(&rows.concat())?
         }
-    }
+    };
     Ok(Exit::Ok)
 }

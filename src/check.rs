@@ -39,7 +39,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
         Kind::Broker => drop(host::configuration::<crate::broker::Config>(file, "broker")?),
         Kind::Grants => check_grants(file)?,
     }
-    println!("{} holds", file.display());
+    host::print(&format!("{} holds\n", file.display()))?;
     Ok(Exit::Ok)
 }
 

@@ -51,14 +51,25 @@ pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime does not start")
 }
 
+/// Writes a result to stdout. Says whether somebody still reads: a closed pipe is no error, the reader has seen enough.
+pub(crate) fn print(text: &str) -> anyhow::Result<bool> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error).context("stdout can't be written"),
+    }
+}
+
 /// Tells, in one line on stdout, that the role works and where: `forebay relay ready listen=127.0.0.1:1883`.
 pub(crate) fn announce(role: &str, places: &[(&str, SocketAddr)]) {
     let mut line = format!("forebay {role} ready");
     for (name, address) in places {
         line.push_str(&format!(" {name}={address}"));
     }
+    line.push('\n');
     // Nobody may be reading: that is no reason to end.
-    let _ = writeln!(std::io::stdout().lock(), "{line}");
+    let _ = print(&line);
 }
 
 /// Opens a role's admin port and adds it as a unit; call it first, so that it is the last to go.

@@ -2,6 +2,8 @@
 
 use chassis::Exit;
 
+use crate::host;
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -11,10 +13,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
     let json = args.load.json;
     let report = ::load::run(args.load)?;
-    if json {
-        println!("{}", serde_json::to_string(&report)?);
-    } else {
-        print!("{report}");
-    }
+    let text = if json { serde_json::to_string(&report)? + "\n" } else { report.to_string() };
+    host::print(&text)?;
     Ok(Exit::Ok)
 }

@@ -37,7 +37,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
         None => host::runtime()?.block_on(fetch(&args, "proofs"))?,
     };
     if args.output == Path::new("-") {
-        println!("{proof}");
+        host::print(&format!("{proof}\n"))?;
     } else {
         fs::write(&args.output, proof).with_context(|| args.output.display().to_string())?;
     }

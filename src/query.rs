@@ -1,6 +1,6 @@
 //! `forebay query`: past readings, as a table, CSV or JSON lines.
 
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 
 use anyhow::Context;
 use chassis::Exit;
@@ -150,10 +150,6 @@ impl Printer {
                 }
             }
         }
-        match std::io::stdout().lock().write_all(&text) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
-            Err(error) => Err(error).context("stdout can't be written"),
-        }
+        host::print(&String::from_utf8(text).context("a row is not UTF-8")?)
     }
 }

@@ -1,7 +1,5 @@
 //! `forebay tail`: readings as they arrive at the cloud, over plain MQTT.
 
-use std::io::{ErrorKind, Write};
-
 use anyhow::Context;
 use chassis::Exit;
 use link::{Link, LinkConfig, LinkState, Qos, Received};
@@ -49,11 +47,8 @@ async fn follow(args: Args) -> anyhow::Result<Exit> {
     while left != Some(0) {
         let Some(message) = incoming.next().await else { break };
         let line = if args.json { json_line(&message) } else { text_line(&message) };
-        match writeln!(std::io::stdout().lock(), "{line}") {
-            Ok(()) => {}
-            // Whoever read us has seen enough.
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => break,
-            Err(error) => return Err(error).context("stdout can't be written"),
+        if !host::print(&format!("{line}\n"))? {
+            break;
         }
         left = left.map(|left| left - 1);
     }

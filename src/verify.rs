@@ -36,16 +36,13 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
     let options = Options { submitter: args.submitter, depth: args.depth, timeout: TIMEOUT };
     match host::runtime()?.block_on(check(&args.file, &args.rpc, &options))? {
         Ok(verified) => {
-            if args.json {
-                println!("{}", json(&verified));
-            } else {
-                tell(&verified);
-            }
+            host::print(&if args.json { format!("{}\n", json(&verified)) } else { text(&verified) })?;
             Ok(Exit::Ok)
         }
         Err(error) => {
             if args.json {
-                println!("{}", serde_json::json!({ "type": "refusal", "verified": false, "reason": error.to_string() }));
+                let refusal = serde_json::json!({ "type": "refusal", "verified": false, "reason": error.to_string() });
+                host::print(&format!("{refusal}\n"))?;
             }
             eprintln!("forebay: {}: {error}", args.file.display());
             Ok(if matches!(error, VerifyError::NotVerified(_)) { Exit::Negative } else { Exit::CouldNot })
@@ -68,21 +65,29 @@ fn depth(depth: Depth) -> String {
     }
 }
 
-fn tell(verified: &Verified) {
+fn text(verified: &Verified) -> String {
     let record = &verified.record;
-    println!("verified: {}", record.key);
-    println!(
-        "  reading     {:?} ({}), generated at {} ns",
-        String::from_utf8_lossy(&record.payload),
-        record.operation,
-        record.at
-    );
-    println!("  party       {} {}, by its own word", verified.party.kind.as_str(), verified.party.name);
     let demanded = if verified.submitter_demanded { "as demanded" } else { "compare it with the account that you trust" };
-    println!("  account     {} ({demanded})", verified.submitter);
-    println!("  chain       {} at contract {}", verified.identity.chain_id, verified.contract);
-    println!("  transaction 0x{}", to_hex(&verified.tx));
-    println!("  block       {} ({}), {} seconds since 1970", verified.block_number, depth(verified.depth), verified.block_time);
+    [
+        format!("verified: {}", record.key),
+        format!(
+            "  reading     {:?} ({}), generated at {} ns",
+            String::from_utf8_lossy(&record.payload),
+            record.operation,
+            record.at
+        ),
+        format!("  party       {} {}, by its own word", verified.party.kind.as_str(), verified.party.name),
+        format!("  account     {} ({demanded})", verified.submitter),
+        format!("  chain       {} at contract {}", verified.identity.chain_id, verified.contract),
+        format!("  transaction 0x{}", to_hex(&verified.tx)),
+        format!(
+            "  block       {} ({}), {} seconds since 1970\n",
+            verified.block_number,
+            depth(verified.depth),
+            verified.block_time
+        ),
+    ]
+    .join("\n")
 }
 
 fn json(verified: &Verified) -> serde_json::Value {

@@ -12,7 +12,7 @@ mod readers;
 mod report;
 mod town;
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -116,12 +116,7 @@ async fn demonstrate(args: &Args) -> anyhow::Result<Exit> {
     report.seconds = started.elapsed().as_secs_f64();
     let live: usize = plan.meters.iter().filter(|meter| is_live(meter)).map(|meter| meter.readings.len()).sum();
     report.judge(expected, live as u64);
-    let mut stdout = std::io::stdout().lock();
-    if args.json {
-        writeln!(stdout, "{}", serde_json::to_string(&report)?)?;
-    } else {
-        write!(stdout, "\n{report}")?;
-    }
+    host::print(&if args.json { serde_json::to_string(&report)? + "\n" } else { format!("\n{report}") })?;
     Ok(if report.is_well() { Exit::Ok } else { Exit::Negative })
 }
 

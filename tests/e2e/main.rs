@@ -1,5 +1,7 @@
 //! End to end: real processes of the real binary, real sockets, real files.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod a_killed_relay_loses_nothing;
 mod a_reading_reaches_its_reader;
 mod the_command_line_keeps_its_promises;
