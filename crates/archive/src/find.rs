@@ -79,6 +79,51 @@ pub(crate) fn find<'a>(
     Ok(found)
 }
 
+/// Those of `seqs`, which rise, that are within `low..=high`.
+pub(crate) fn within(seqs: &[u64], low: u64, high: u64) -> &[u64] {
+    let from = &seqs[seqs.partition_point(|seq| *seq < low)..];
+    &from[..from.partition_point(|seq| *seq <= high)]
+}
+
+/// Generation times of those of `seqs`, which rise, that are stored: in `open` or in chunks.
+pub(crate) fn times(
+    tx: &Transaction<'_>,
+    open: Vec<OpenRun>,
+    series: u32,
+    epoch: u64,
+    seqs: &[u64],
+) -> Result<BTreeMap<u64, At>, ReadError> {
+    let mut times = BTreeMap::new();
+    let (Some(first), Some(last)) = (seqs.first(), seqs.last()) else { return Ok(times) };
+    for open in open {
+        with_run(tx, &open, |bytes| {
+            let (run, _) = RunView::parse(bytes).map_err(|fault| Damage::Page { page: open.at.page, fault })?;
+            let wanted = run.records().filter(|record| seqs.binary_search(&record.seq).is_ok());
+            times.extend(wanted.map(|record| (record.seq, record.at)));
+            Ok(())
+        })?;
+    }
+    let mut statement = tx.prepare_cached(
+        "SELECT seq_first, seq_last, seqs, body FROM chunks WHERE series = ?1 AND epoch = ?2 AND seq_first <= ?3 AND seq_last >= ?4",
+    )?;
+    let mut rows = statement.query((series, to_sql(epoch), last.cast_signed(), first.cast_signed()))?;
+    while let Some(row) = rows.next()? {
+        let (low, high) = (row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, i64>(1)?.cast_unsigned());
+        let wanted = within(seqs, low, high);
+        if wanted.iter().all(|seq| times.contains_key(seq)) {
+            continue;
+        }
+        let held = decode(&row.get::<_, Vec<u8>>(2)?).map_err(|fault| Damage::Intervals { table: "chunks", fault })?;
+        if !wanted.iter().any(|seq| held.contains(*seq)) {
+            continue;
+        }
+        let readings = chunk::decode(&row.get::<_, Vec<u8>>(3)?, &held)?;
+        let here = |seq: &u64| readings.seqs.binary_search(seq).ok().map(|index| (*seq, readings.ats[index]));
+        times.extend(wanted.iter().filter_map(here));
+    }
+    Ok(times)
+}
+
 fn take_run(
     found: &mut BTreeMap<u64, Found>,
     page: u64,

@@ -1,13 +1,15 @@
 //! Reading an archive: ranges, keys, what goes up, what is anchored.
 
+use std::collections::BTreeMap;
+
 use rusqlite::Transaction;
-use wire::{Announcement, ChunkHeader, Digest, Epoch, Intervals, Record, RecordKey, Series, filter};
+use wire::{Announcement, At, ChunkHeader, Digest, Epoch, Intervals, Record, RecordKey, Series, filter};
 
 use crate::append::Lane;
 use crate::archive::Archive;
 use crate::engine::{Done, Job};
 use crate::error::ReadError;
-use crate::find::find;
+use crate::find::{find, times, within};
 use crate::handover::{self, Selection};
 use crate::lanes::Page;
 use crate::ledger;
@@ -58,11 +60,39 @@ impl Archive {
     /// # Errors
     /// The writer is stopped or has failed.
     pub fn held(&self, series: &Series) -> Result<Vec<(Epoch, Intervals)>, ReadError> {
-        let Some(id) = self.inner.shared.series.get(series.as_str()) else { return Ok(Vec::new()) };
-        match self.inner.writer.submit_ahead(Job::Held(id))?.wait()? {
-            Done::Held(held) => Ok(held),
-            other => Err(other.unexpected().into()),
-        }
+        Ok(self.held_of(std::slice::from_ref(series))?.pop().unwrap_or_default())
+    }
+
+    /// [`Archive::held`] of several series, in their order, for little more than the wait for one.
+    ///
+    /// # Errors
+    /// As [`Archive::held`].
+    pub fn held_of(&self, series: &[Series]) -> Result<Vec<Vec<(Epoch, Intervals)>>, ReadError> {
+        let inner = &*self.inner;
+        let ask = |series: &Series| Some(inner.writer.submit_ahead(Job::Held(inner.shared.series.get(series.as_str())?)));
+        // All are asked before the first answer is waited for.
+        let asked: Vec<_> = series.iter().map(ask).collect();
+        let answer = |ticket: Option<Result<store::Ticket<Done>, store::Fault>>| match ticket {
+            None => Ok(Vec::new()),
+            Some(ticket) => match ticket?.wait()? {
+                Done::Held(held) => Ok(held),
+                other => Err(other.unexpected().into()),
+            },
+        };
+        asked.into_iter().map(answer).collect()
+    }
+
+    /// Generation times of those records of a series and epoch that are in the storage area, among `seqs` in rising order.
+    ///
+    /// # Errors
+    /// As [`Archive::scan`].
+    pub fn times(&self, series: &Series, epoch: Epoch, seqs: &[u64]) -> Result<BTreeMap<u64, At>, ReadError> {
+        let shared = &*self.inner.shared;
+        let Some(series) = shared.series.get(series.as_str()) else { return Ok(BTreeMap::new()) };
+        // First the open pages, then the snapshot: see `buffer`.
+        let open =
+            shared.buffer.runs(series, |at, _| at.epoch == epoch.0 && !within(seqs, at.first_seq, at.last_seq()).is_empty());
+        self.read(|tx| times(tx, open, series, epoch.0, seqs))
     }
 
     /// Pages of an outgoing lane behind page `after` that the cloud has not confirmed, oldest first: as many as fit `bytes_max`, and at

@@ -129,3 +129,21 @@ fn c3_what_is_missing_shows_as_a_hole_in_what_is_held() {
     assert_eq!(held[0].1.missing(1, 6), [(3, 5)]);
     assert_eq!(held[1], (Epoch(8), Intervals::of(1, 1)));
 }
+
+#[test]
+fn c3_the_neighbours_of_a_hole_have_times_in_pages_and_in_chunks() {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = open(folder.path(), "cloud");
+    ingest(&archive, "relay-1", 1, run("a/b/c", 7, 1, &[(10, "x"), (20, "x")]));
+    ingest(&archive, "relay-2", 1, run("a/b/c", 7, 5, &[(50, "x"), (60, "x")]));
+    archive.close_now().unwrap();
+    ingest(&archive, "relay-1", 2, run("a/b/c", 7, 9, &[(90, "x")]));
+    ingest(&archive, "relay-1", 3, run("a/b/c", 8, 2, &[(22, "another epoch")]));
+    let times = archive.times(&series("a/b/c"), Epoch(7), &[2, 3, 5, 6, 9, 10]).unwrap();
+    assert_eq!(times.into_iter().collect::<Vec<_>>(), [(2, 20), (5, 50), (6, 60), (9, 90)]);
+    assert!(archive.times(&series("a/b/c"), Epoch(7), &[]).unwrap().is_empty());
+    assert!(archive.times(&series("a/b/d"), Epoch(7), &[1]).unwrap().is_empty());
+    let held = archive.held_of(&[series("a/b/d"), series("a/b/c")]).unwrap();
+    assert_eq!(held[0], []);
+    assert_eq!(held[1][1], (Epoch(8), Intervals::of(2, 2)));
+}
