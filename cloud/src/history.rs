@@ -14,6 +14,7 @@ use wire::grants::{Action, Subject};
 use wire::{At, RecordKey, Series, Topic};
 
 use crate::config;
+use crate::gaps::Completeness;
 use crate::moment;
 use crate::problem::Problem;
 use crate::reading::{Page, Reading};
@@ -251,7 +252,9 @@ impl History {
 
 /// Reads a page, in pieces: whoever asks for many records does not know how large they are, and they must not all be in memory.
 fn fill(archive: &Archive, query: &Query, page_bytes: usize) -> Result<Page, archive::ReadError> {
-    let mut page = Page { records: Vec::new(), next_cursor: None };
+    // Before the records: see `Completeness::judge`.
+    let held = archive.held(&query.series)?;
+    let mut page = Page { records: Vec::new(), next_cursor: None, completeness: None };
     let (mut bytes, mut last, mut piece) = (0, query.after, FIRST_PIECE);
     loop {
         // One more than wanted shows whether anything follows.
@@ -269,6 +272,7 @@ fn fill(archive: &Archive, query: &Query, page_bytes: usize) -> Result<Page, arc
             page.records.push(Reading::new(entry.record, entry.via));
         }
         if is_all {
+            page.completeness = Some(Completeness::judge(archive, &query.series, (query.from, query.to), &held)?);
             return Ok(page);
         }
         // As many as should fill the page, judged by those before.

@@ -11,6 +11,7 @@ mod anchoring;
 mod answers;
 mod cloud;
 pub mod config;
+pub mod gaps;
 pub mod history;
 mod http;
 mod ingest;

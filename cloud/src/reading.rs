@@ -8,6 +8,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use wire::{Operation, Record, RecordKey, RelayId, Series};
 
+use crate::gaps::Completeness;
 use crate::moment;
 
 /// One record: `{"key", "series", "at", "operation", "relay", "payload"}`.
@@ -101,6 +102,9 @@ pub struct Page {
     pub records: Vec<Reading>,
     /// What to send as `cursor` for the page after this one; `null` when nothing follows now.
     pub next_cursor: Option<String>,
+    /// Whether the answer is complete; on the last page only, which is the one without `next_cursor`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completeness: Option<Completeness>,
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //!
 //! One file a resource. Every handler takes an [`identity::Asker`], so a request without a verified identity reaches none.
 
+mod gaps;
 pub(crate) mod identity;
 mod places;
 mod records;
@@ -48,6 +49,7 @@ pub(crate) fn routes(api: Arc<Api>) -> Router {
         .route("/api/v1/records/{*key}", get(records::one))
         .route("/api/v1/where/{*key}", get(places::place))
         .route("/api/v1/proofs/{*key}", get(places::proof))
+        .route("/api/v1/gaps", get(gaps::page))
         .route("/api/v1/status", get(status::show))
         .route("/api/v1/relays/{relay}/flush", post(relays::flush))
         .method_not_allowed_fallback(|| async { Problem::method() })
