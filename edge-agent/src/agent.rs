@@ -23,7 +23,6 @@ use crate::outbox::{Fresh, Outbox, OutboxError};
 use crate::progress::Progress;
 use crate::rules::Rules;
 use crate::sender::Sender;
-use crate::target::Targets;
 use crate::terminal::{LEDGER_FILE, OUTBOX_FILE};
 
 /// A unit that may fail a few times before the agent gives up.
@@ -87,7 +86,6 @@ pub struct Agent {
 
 struct Inner {
     config: Config,
-    targets: Targets,
     outbox: Outbox,
     anchoring: Option<Anchoring>,
     desk: inputs::Desk,
@@ -129,8 +127,6 @@ fn open(config: Config, mut parts: Parts) -> Result<Agent, StartError> {
         true => Some(Lines::of(parts.lines.unwrap_or_else(|| Box::new(std::io::stdin()))).map_err(StartError::Lines)?),
         false => None,
     };
-    let targets =
-        Targets::new(config.relays.clone()).ok_or_else(|| ConfigFault::key("relays", "is empty; name at least one relay"))?;
     let rules = Rules::new(config.sensor.clone(), config.streams.clone());
     let desk = inputs::Desk { outbox: outbox.clone(), rules, clock: parts.clock, metrics };
     for input in &config.inputs {
@@ -140,7 +136,7 @@ fn open(config: Config, mut parts: Parts) -> Result<Agent, StartError> {
     }
     let inputs_open = watch::Sender::new(config.inputs.len());
     let seeds = Mutex::new(parts.rng);
-    let inner = Inner { config, targets, outbox, anchoring, desk, lines, inputs_open, quarantined, seeds, _lock: lock };
+    let inner = Inner { config, outbox, anchoring, desk, lines, inputs_open, quarantined, seeds, _lock: lock };
     Ok(Agent { inner: Arc::new(inner) })
 }
 
@@ -241,7 +237,8 @@ impl Agent {
         Sender {
             outbox: self.inner.outbox.clone(),
             sensor: config.sensor.clone(),
-            targets: self.inner.targets.clone(),
+            relays: config.relays.clone(),
+            probe: config.probe,
             settings: config.send,
             // Checked with the configuration.
             backoff: config.backoff().unwrap_or_default(),

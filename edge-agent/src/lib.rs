@@ -3,6 +3,7 @@
 
 mod agent;
 mod anchoring;
+mod choice;
 mod chunker;
 pub mod config;
 mod frames;
@@ -10,6 +11,7 @@ mod inputs;
 mod limits;
 mod metrics;
 mod outbox;
+mod probing;
 mod progress;
 mod reading;
 mod rules;
@@ -19,6 +21,7 @@ mod target;
 pub mod terminal;
 
 pub use agent::{Agent, Parts, StartError, start};
+pub use choice::Why;
 pub use config::Config;
 pub use inputs::InputError;
 pub use metrics::Metrics;
@@ -29,5 +32,4 @@ pub use reading::{Position, Reading, ReadingFault};
 pub use rules::Rules;
 pub use sender::SendError;
 pub use state::{Event, Impossible, State};
-pub use target::Targets;
 pub use terminal::Terminal;

@@ -1,5 +1,7 @@
 //! Every limit that is not configured, with its reason.
 
+use std::time::Duration;
+
 use wire::frame::PAYLOAD_BYTES_MAX;
 
 const KIB: usize = 1024;
@@ -24,5 +26,11 @@ pub const CHUNKS_PER_PASS_MAX: usize = 64;
 pub const INPUT_BATCH_MAX: usize = 512;
 /// Longest line that is read from stdin; a longer one is a bad line.
 pub const LINE_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + KIB;
+/// Probes a relay and round that may be configured: more tell nothing new, and every sensor sends them.
+pub const PROBES_MAX: u32 = 100;
+/// How long a relay that refused our records is left alone while another one takes them: what an operator needs for a change.
+pub const REFUSED_REST: Duration = Duration::from_secs(60);
+/// Changes of the target that are remembered. A target that moves every ten seconds fills it in three hours.
+pub const MOVES_KEPT: usize = 1000;
 
 const _: () = assert!(RUN_BYTES_MAX + PAYLOAD_BYTES_MAX < GROUP_BYTES_MAX);

@@ -6,6 +6,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 
+use crate::choice::{Probe, Why};
+
 /// Why a line or message of an input did not become a reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum Skip {
@@ -28,6 +30,27 @@ pub enum Answer {
     Lost,
 }
 
+/// What a relay said to the probes of a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Probed {
+    /// Acknowledged, all of them.
+    Answered,
+    /// The relay does not want us.
+    Refused,
+    /// No answer in time.
+    Silent,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ProbeLabels {
+    answer: Probed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MoveLabels {
+    why: Why,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct SkipLabels {
     reason: Skip,
@@ -47,6 +70,9 @@ pub struct Metrics {
     records: Family<AnswerLabels, Counter>,
     send_seconds: Histogram,
     chunks_failed: Counter,
+    probes: Family<ProbeLabels, Counter>,
+    probe_seconds: Histogram,
+    moves: Family<MoveLabels, Counter>,
 }
 
 impl Metrics {
@@ -65,6 +91,9 @@ impl Metrics {
             send_seconds: registry.histogram("agent_send_seconds", "Time from sending a frame to its PUBACK", bounds),
             chunks_failed: registry
                 .counter("agent_chunk_passes_failed", "Passes that make chunks which failed and are tried again"),
+            probes: registry.register("agent_relays_probed", "Relays probed in a round by what they said", Family::default()),
+            probe_seconds: registry.histogram("agent_probe_seconds", "Median round-trip time of a relay in a round", bounds),
+            moves: registry.register("agent_target_moves", "Changes of the target by their reason", Family::default()),
         }
     }
 
@@ -83,6 +112,22 @@ impl Metrics {
 
     pub(crate) fn sent_in(&self, seconds: f64) {
         self.send_seconds.observe(seconds);
+    }
+
+    pub(crate) fn probed(&self, probe: Probe) {
+        let answer = match probe {
+            Probe::Answered(rtt) => {
+                self.probe_seconds.observe(rtt.as_secs_f64());
+                Probed::Answered
+            }
+            Probe::Refused => Probed::Refused,
+            Probe::Silent => Probed::Silent,
+        };
+        self.probes.get_or_create(&ProbeLabels { answer }).inc();
+    }
+
+    pub(crate) fn moved(&self, why: Why) {
+        self.moves.get_or_create(&MoveLabels { why }).inc();
     }
 
     pub(crate) fn chunk_pass_failed(&self) {

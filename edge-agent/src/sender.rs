@@ -1,6 +1,7 @@
 //! Sending: rows of the outbox become frames, and the relay's acknowledgements become states.
 //!
-//! A window of frames is in flight, in the order of taking. When a frame is lost with its connection, or the relay says that it can't
+//! A window of frames is in flight, in the order of taking, to the target of the moment; with another target it is another window, which
+//! starts at the oldest open row. When a frame is lost with its connection, or the relay says that it can't
 //! take more, nothing new is sent until the rest of the window is answered; then sending starts over at the oldest open row, with the
 //! same keys and bytes. So a series arrives in order, save that a relay which refuses one frame may have taken the ones right behind it.
 
@@ -12,23 +13,25 @@ use link::{Backoff, Link, LinkConfig, PublishError, Ticket, reason_text};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use store::Fault;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use wire::{Operation, SensorId, Topic};
 
-use crate::config::{RelayConfig, SendConfig};
+use crate::choice::{Event, Why};
+use crate::config::{ProbeConfig, RelayConfig, SendConfig};
 use crate::frames::{Frame, pack};
 use crate::metrics::{Answer, Metrics};
 use crate::outbox::{Outbox, Verdict};
 use crate::progress::Progress;
-use crate::target::Targets;
+use crate::target::{Parts, Target};
 
 /// How long a stopping agent waits for the answers of its window.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
-/// MQTT 5 reason codes that say: never, as it is.
+/// The MQTT 5 reason code that says: not from you. Somebody may have to correct the relay's grants; readings must not pay for it.
 const NOT_AUTHORIZED: u8 = 0x87;
+/// Those that say: never, as it is.
 const TOPIC_NAME_INVALID: u8 = 0x90;
 const PAYLOAD_FORMAT_INVALID: u8 = 0x99;
 
@@ -47,25 +50,59 @@ pub enum SendError {
 pub(crate) struct Sender {
     pub(crate) outbox: Outbox,
     pub(crate) sensor: SensorId,
-    pub(crate) targets: Targets,
+    /// The relays to choose from.
+    pub(crate) relays: Vec<RelayConfig>,
+    pub(crate) probe: ProbeConfig,
     pub(crate) settings: SendConfig,
     pub(crate) backoff: Backoff,
     pub(crate) metrics: Metrics,
     pub(crate) clock: Arc<dyn Clock>,
-    /// Seeds the jitter of pauses.
+    /// Seeds the jitter of pauses, and what breaks ties.
     pub(crate) seed: u64,
 }
 
 impl Sender {
     /// Sends until stopped.
     pub(crate) async fn run(self, stop: Stop) -> Result<(), SendError> {
-        let (link, mut incoming) = Link::start(self.link_config(self.targets.current()));
-        // Nobody has anything to say to an agent yet; unread messages would hold up the connection.
-        let listening = tokio::spawn(async move { while incoming.next().await.is_some() {} });
-        let ended = Window::new(&self, link.clone()).run(&stop).await;
-        link.close().await;
-        listening.abort();
-        ended
+        let mut target = self.target();
+        loop {
+            let relay = tokio::select! {
+                relay = target.relay() => relay,
+                () = stop.stopped() => return Ok(()),
+            };
+            let (link, mut incoming) = Link::start(self.link_config(&relay));
+            // Nobody has anything to say to an agent yet; unread messages would hold up the connection.
+            let listening = tokio::spawn(async move { while incoming.next().await.is_some() {} });
+            let ended = Window::new(&self, &mut target, link.clone()).run(&stop).await;
+            link.close().await;
+            listening.abort();
+            match ended? {
+                End::Stopped => return Ok(()),
+                End::Moved => {}
+            }
+        }
+    }
+
+    fn target(&self) -> Target {
+        let probes = |relay| {
+            let mut config = self.link_config(relay);
+            // A second connection with the same name would end the one that sends.
+            config.client_id = format!("probe-{}-{}", self.sensor.area(), self.sensor.sensor());
+            config.connect_timeout = self.probe.timeout.duration();
+            config
+        };
+        let parts = Parts {
+            sensor: self.sensor.clone(),
+            links: self.relays.iter().map(probes).collect(),
+            relays: self.relays.clone(),
+            topic: Topic::Probe { sensor: (&self.sensor).into() }.to_string(),
+            settings: self.probe,
+            outbox: self.outbox.clone(),
+            metrics: self.metrics.clone(),
+            clock: self.clock.clone(),
+            rng: StdRng::seed_from_u64(self.seed),
+        };
+        Target::new(parts, self.outbox.last_target())
     }
 
     fn link_config(&self, relay: &RelayConfig) -> LinkConfig {
@@ -82,6 +119,14 @@ impl Sender {
     }
 }
 
+/// Why a window ended.
+enum End {
+    /// The agent stops.
+    Stopped,
+    /// Another relay is the target.
+    Moved,
+}
+
 /// What became of a frame.
 enum Outcome {
     /// Answered and written down.
@@ -90,8 +135,12 @@ enum Outcome {
     Announced(u64),
     /// The relay can't take more now.
     Deferred,
+    /// The relay does not let us.
+    Refused,
     /// Too large for this relay as it was packed.
     TooLarge,
+    /// The relay can't read it; so many records were in it, in more rows than one.
+    Unreadable(u64),
     /// The connection ended first.
     Lost,
     /// The answer could not be written down.
@@ -100,6 +149,7 @@ enum Outcome {
 
 struct Window<'a> {
     sender: &'a Sender,
+    target: &'a mut Target,
     outbox: Outbox,
     link: Link,
     connected: watch::Receiver<bool>,
@@ -120,15 +170,19 @@ struct Window<'a> {
     /// Whether the relay has acknowledged the secret on this connection.
     announced: bool,
     frame_bytes_max: usize,
+    frame_records_max: u64,
+    /// A send has taken longer than the limit.
+    slow: Arc<Notify>,
 }
 
 impl<'a> Window<'a> {
-    fn new(sender: &'a Sender, link: Link) -> Self {
+    fn new(sender: &'a Sender, target: &'a mut Target, link: Link) -> Self {
         let mut connected = link.connected();
         // The state it is in now is news, too.
         connected.mark_changed();
         Self {
             sender,
+            target,
             outbox: sender.outbox.clone(),
             connected,
             link,
@@ -143,12 +197,14 @@ impl<'a> Window<'a> {
             connection: 0,
             announced: false,
             frame_bytes_max: sender.settings.frame_bytes_max.bytes() as usize,
+            frame_records_max: sender.settings.frame_records_max,
+            slow: Arc::new(Notify::new()),
         }
     }
 
-    async fn run(mut self, stop: &Stop) -> Result<(), SendError> {
+    async fn run(mut self, stop: &Stop) -> Result<End, SendError> {
         let mut connected = false;
-        loop {
+        let (end, patience) = loop {
             if let Some(not_before) = self.rewind
                 && self.flight.is_empty()
                 && Instant::now() >= not_before
@@ -159,11 +215,17 @@ impl<'a> Window<'a> {
             let may_send = connected && self.rewind.is_none() && room;
             tokio::select! {
                 biased;
-                () = stop.stopped() => break,
+                () = stop.stopped() => break (End::Stopped, LAST_ANSWERS),
+                why = self.target.turn() => {
+                    // Of a target that works the last answers are worth a moment; what is open after that is sent again.
+                    let works = connected && why == Why::Faster;
+                    break (End::Moved, if works { self.sender.probe.rtt_limit.duration() } else { Duration::ZERO });
+                }
                 Some(outcome) = self.flight.join_next() => self.learn(outcome),
+                () = self.slow.notified() => self.target.tell(Event::Slow),
                 changed = self.connected.changed() => {
                     if changed.is_err() {
-                        break;
+                        break (End::Stopped, Duration::ZERO);
                     }
                     connected = *self.connected.borrow_and_update();
                     self.on_connection(connected);
@@ -171,16 +233,16 @@ impl<'a> Window<'a> {
                 () = wait_until(self.rewind), if self.rewind.is_some() && self.flight.is_empty() => {}
                 () = std::future::ready(()), if may_send && self.more => connected = self.send_more().await?,
                 taken = next_taken(&mut self.progress, self.taken_seen), if may_send && !self.more => {
-                    let Some(taken) = taken else { break };
+                    let Some(taken) = taken else { break (End::Stopped, Duration::ZERO) };
                     if taken - self.taken_seen < self.sender.settings.frame_records_max {
                         self.linger(stop).await;
                     }
                     self.more = true;
                 }
             }
-        }
-        self.settle().await;
-        Ok(())
+        };
+        self.settle(patience).await;
+        Ok(end)
     }
 
     /// Waits for company, so that readings which come one by one share a frame.
@@ -193,6 +255,7 @@ impl<'a> Window<'a> {
     }
 
     fn on_connection(&mut self, connected: bool) {
+        self.target.tell(if connected { Event::Connected } else { Event::Lost });
         // Also when it reads true both times: there may have been a break in between that nobody saw.
         self.connection += 1;
         self.announced = false;
@@ -225,7 +288,7 @@ impl<'a> Window<'a> {
         };
         self.more = !rows.is_empty();
         self.cursor = rows.last().map_or(self.cursor, |row| row.id);
-        for frame in pack(&rows, settings.frame_records_max, self.frame_bytes_max)? {
+        for frame in pack(&rows, self.frame_records_max, self.frame_bytes_max)? {
             if !self.send(frame).await {
                 return Ok(*self.connected.borrow());
             }
@@ -260,6 +323,8 @@ impl<'a> Window<'a> {
             sensor: self.sender.sensor.clone(),
             announces: announces.then_some(self.connection),
             started,
+            limit: self.sender.probe.rtt_limit.duration(),
+            slow: self.slow.clone(),
             frame,
         };
         self.flight.spawn(flying.answered(handed));
@@ -268,15 +333,27 @@ impl<'a> Window<'a> {
 
     fn learn(&mut self, outcome: Result<Outcome, tokio::task::JoinError>) {
         match outcome {
-            Ok(Outcome::Settled) => self.backoff.reset(),
+            Ok(Outcome::Settled) => self.goes_well(),
             Ok(Outcome::Announced(connection)) => {
-                self.backoff.reset();
+                self.goes_well();
                 self.announced |= connection == self.connection;
             }
             Ok(Outcome::Lost) => self.start_over(Duration::ZERO),
             Ok(Outcome::TooLarge) => {
                 self.frame_bytes_max = (self.frame_bytes_max / 2).max(1);
                 self.start_over(Duration::ZERO);
+            }
+            Ok(Outcome::Unreadable(records)) => {
+                self.frame_records_max = self.frame_records_max.min(records / 2).max(1);
+                self.start_over(Duration::ZERO);
+            }
+            Ok(Outcome::Refused) => {
+                self.target.tell(Event::Refused);
+                if self.rewind.is_none_or(|at| at <= Instant::now()) {
+                    let pause = self.backoff.jittered(self.sender.settings.refused_retry.duration(), &mut self.rng);
+                    tracing::error!(sensor = %self.sender.sensor, ?pause, "the relay does not let us send; add a grant for this agent there");
+                    self.start_over(pause);
+                }
             }
             Ok(Outcome::Deferred) => {
                 // One pause for a window of refusals.
@@ -298,10 +375,19 @@ impl<'a> Window<'a> {
         }
     }
 
-    /// Waits for the last answers, within reason: what stays open is sent again after the restart.
-    async fn settle(&mut self) {
-        let until = Instant::now() + LAST_ANSWERS;
+    /// A frame is settled, so the next may be larger again.
+    fn goes_well(&mut self) {
+        self.backoff.reset();
+        self.frame_records_max = self.frame_records_max.saturating_mul(2).min(self.sender.settings.frame_records_max);
+    }
+
+    /// Waits for the last answers, within reason: what stays open is sent again after the restart, or to the next target. That must not
+    /// begin before the answers which did come are written down.
+    async fn settle(mut self, patience: Duration) {
+        let until = Instant::now() + patience;
         while let Ok(Some(_)) = timeout_at(until, self.flight.join_next()).await {}
+        self.link.close().await;
+        while self.flight.join_next().await.is_some() {}
     }
 }
 
@@ -314,16 +400,20 @@ struct Flying {
     /// The connection on which it announces the secret.
     announces: Option<u64>,
     started: Instant,
+    /// A send that takes longer is told to `slow`, at that moment and not when its answer comes.
+    limit: Duration,
+    slow: Arc<Notify>,
     frame: Frame,
 }
 
 impl Flying {
     async fn answered(self, handed: Result<Ticket, PublishError>) -> Outcome {
         let answer = match handed {
-            Ok(ticket) => ticket.await,
+            Ok(ticket) => self.time(ticket).await,
             Err(error) => Err(error),
         };
         let records = self.frame.records();
+        let mut refused = false;
         let verdict = match answer {
             Ok(()) => {
                 self.metrics.sent_in(self.started.elapsed().as_secs_f64());
@@ -334,17 +424,22 @@ impl Flying {
                 return Outcome::Lost;
             }
             Err(PublishError::TooLarge { .. }) if self.frame.row_count() > 1 => return Outcome::TooLarge,
+            Err(PublishError::Refused { reason_code: PAYLOAD_FORMAT_INVALID }) if self.frame.row_count() > 1 => {
+                self.metrics.answered(Answer::Deferred, records);
+                return Outcome::Unreadable(records);
+            }
             Err(error) => {
                 if matches!(error, PublishError::Refused { .. }) {
                     self.metrics.sent_in(self.started.elapsed().as_secs_f64());
                 }
+                refused = matches!(error, PublishError::Refused { reason_code: NOT_AUTHORIZED });
                 verdict_of(&error)
             }
         };
         let operation = self.frame.operation();
         let (answer, outcome) = match &verdict {
             Verdict::Accepted => (Answer::Accepted, self.announces.map_or(Outcome::Settled, Outcome::Announced)),
-            Verdict::Deferred => (Answer::Deferred, Outcome::Deferred),
+            Verdict::Deferred => (Answer::Deferred, if refused { Outcome::Refused } else { Outcome::Deferred }),
             Verdict::Rejected(reason) => {
                 self.warn_rejected(operation, reason);
                 (Answer::Rejected, Outcome::Settled)
@@ -357,6 +452,16 @@ impl Flying {
         }
     }
 
+    /// The ticket's answer. Every send is timed (A3).
+    async fn time(&self, mut ticket: Ticket) -> Result<(), PublishError> {
+        tokio::select! {
+            biased;
+            answer = &mut ticket => return answer,
+            () = sleep_until(self.started + self.limit) => self.slow.notify_one(),
+        }
+        ticket.await
+    }
+
     fn warn_rejected(&self, operation: Operation, reason: &str) {
         let (sensor, records) = (&self.sensor, self.frame.records());
         tracing::error!(%sensor, records, %operation, reason, "the relay refused records for good; they leave tombstones");
@@ -366,11 +471,11 @@ impl Flying {
 /// What a refusal means for the records.
 fn verdict_of(error: &PublishError) -> Verdict {
     match error {
-        PublishError::Refused { reason_code: code @ (NOT_AUTHORIZED | TOPIC_NAME_INVALID | PAYLOAD_FORMAT_INVALID) } => {
+        PublishError::Refused { reason_code: code @ (TOPIC_NAME_INVALID | PAYLOAD_FORMAT_INVALID) } => {
             Verdict::Rejected(reason_text(*code))
         }
         PublishError::Invalid(_) | PublishError::TooLarge { .. } => Verdict::Rejected(error.to_string()),
-        // QuotaExceeded, and whatever else may pass.
+        // QuotaExceeded, NotAuthorized, and whatever else may pass.
         PublishError::Refused { .. } | PublishError::Lost | PublishError::Closed => Verdict::Deferred,
     }
 }

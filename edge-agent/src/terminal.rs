@@ -7,6 +7,8 @@ use wire::{Digest, RecordKey, RecordView, RunView};
 
 use crate::outbox::reading_back::{self, ReadFault};
 pub use crate::outbox::reading_back::{Chunk, Tombstone};
+use crate::outbox::targets;
+pub use crate::outbox::targets::{Measured, Moved};
 use crate::outbox::{Origin, OutboxError, options, read_origin};
 use crate::progress::Progress;
 use crate::state::State;
@@ -158,6 +160,22 @@ impl Terminal {
     /// [`TerminalError::Read`].
     pub fn tombstones(&self) -> Result<Vec<Tombstone>, TerminalError> {
         Ok(self.readers.read(reading_back::tombstones)?)
+    }
+
+    /// The last round-trip time of each relay, by name. Empty while there is only one relay: nothing is measured then.
+    ///
+    /// # Errors
+    /// [`TerminalError::Read`].
+    pub fn relays(&self) -> Result<Vec<Measured>, TerminalError> {
+        Ok(self.readers.read(targets::relays)?)
+    }
+
+    /// The newest `limit` changes of the target, newest first: the first of them names the target.
+    ///
+    /// # Errors
+    /// [`TerminalError::Read`].
+    pub fn moves(&self, limit: usize) -> Result<Vec<Moved>, TerminalError> {
+        Ok(self.readers.read(|tx| targets::moves(tx, limit))?)
     }
 
     /// How many records stand where.

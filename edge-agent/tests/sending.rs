@@ -6,6 +6,7 @@ mod common;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use chassis::Span;
 use common::{Running, SOON, config, relay};
 use edge_agent::{Reading, State, Terminal};
 use testkit::{Answer, Peer, Script, wait_until};
@@ -13,6 +14,7 @@ use wire::{FrameView, Operation, Series};
 
 const QUOTA_EXCEEDED: u8 = 0x97;
 const NOT_AUTHORIZED: u8 = 0x87;
+const PAYLOAD_FORMAT_INVALID: u8 = 0x99;
 
 fn readings(stream: &str, operation: Operation, numbers: std::ops::Range<i64>) -> Vec<Reading> {
     let series: Series = format!("cityA/meter-1/{stream}").parse().unwrap();
@@ -71,7 +73,7 @@ async fn a_full_relay_gets_the_same_keys_and_bytes_again_later() {
 #[tokio::test]
 async fn b1_a_final_refusal_is_server_rejected_and_leaves_a_tombstone() {
     let folder = tempfile::tempdir().unwrap();
-    let (peer, _) = relay(|number| if number == 0 { Answer::Refuse(NOT_AUTHORIZED) } else { Answer::Ack }).await;
+    let (peer, _) = relay(|number| if number == 0 { Answer::Refuse(PAYLOAD_FORMAT_INVALID) } else { Answer::Ack }).await;
     let running = Running::start(config(folder.path(), peer.address())).await;
     running.agent.outbox().take(readings("power", Operation::Forward, 0..5), None).await.unwrap();
     running.until("rejected", |progress| progress.rejected == 5 && progress.pending() == 0).await;
@@ -82,11 +84,53 @@ async fn b1_a_final_refusal_is_server_rejected_and_leaves_a_tombstone() {
     })
     .await;
     assert_eq!((tombstones[0].first, tombstones[0].last, tombstones[0].taken), (1, 5, true));
-    assert!(tombstones[0].reason.contains("not authorized"), "{}", tombstones[0].reason);
+    assert!(tombstones[0].reason.contains("payload format invalid"), "{}", tombstones[0].reason);
     // The numbers go on behind the hole.
     running.agent.outbox().take(readings("power", Operation::Forward, 5..6), None).await.unwrap();
     running.until("accepted", |progress| progress.accepted == 1).await;
     assert_eq!(running.stop().await.rejected, 5);
+}
+
+#[tokio::test]
+async fn a_relay_that_does_not_let_us_costs_no_reading() {
+    let folder = tempfile::tempdir().unwrap();
+    let (peer, held) = relay(|number| if number < 3 { Answer::Refuse(NOT_AUTHORIZED) } else { Answer::Ack }).await;
+    let mut config = config(folder.path(), peer.address());
+    config.send.refused_retry = Span::millis(20);
+    let running = Running::start(config).await;
+    running.agent.outbox().take(readings("power", Operation::Forward, 0..5), None).await.unwrap();
+    running.until("accepted", |progress| progress.accepted == 5 && progress.rejected == 0).await;
+    running.stop().await;
+    assert_eq!(held.lock().unwrap().seqs("cityA/meter-1/power"), (1..=5).collect::<Vec<_>>());
+    assert_eq!(peer.publishes()[0].payload, peer.publishes()[3].payload);
+    assert!(Terminal::open(folder.path()).unwrap().tombstones().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn one_bad_row_of_a_frame_is_rejected_and_its_neighbours_are_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let held = Arc::new(std::sync::Mutex::new(common::Held::default()));
+    let keeps = held.clone();
+    // A relay that can't read whatever holds a reading of 13.
+    let script = Script::default().on_publish(move |_, publish| {
+        let frame = FrameView::parse(&publish.payload).unwrap();
+        if frame.runs().flat_map(|run| run.records()).any(|record| record.payload == b"13") {
+            return Answer::Refuse(PAYLOAD_FORMAT_INVALID);
+        }
+        keeps.lock().unwrap().take(&publish.payload, &publish.topic);
+        Answer::Ack
+    });
+    let peer = Peer::start(script).await;
+    let mut config = config(folder.path(), peer.address());
+    config.send.linger = Span::millis(200);
+    let running = Running::start(config).await;
+    // A row each.
+    for n in 0..30 {
+        running.agent.outbox().take(readings("power", Operation::Forward, n..n + 1), None).await.unwrap();
+    }
+    running.until("settled", |progress| progress.accepted == 29 && progress.rejected == 1).await;
+    running.stop().await;
+    assert_eq!(held.lock().unwrap().seqs("cityA/meter-1/power"), (1..=30).filter(|seq| *seq != 14).collect::<Vec<_>>());
 }
 
 #[tokio::test]

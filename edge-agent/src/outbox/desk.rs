@@ -15,6 +15,7 @@ use super::grouping::{self, ChunkLimits};
 use super::schema::Origin;
 use super::sending::{self, Row, Verdict};
 use super::taking::Taking;
+use super::targets::{self, Entry};
 use crate::progress::Progress;
 use crate::reading::{Position, Reading};
 use crate::state::Event;
@@ -33,6 +34,8 @@ pub(crate) enum Job {
     Group { limits: ChunkLimits, now: At },
     /// The ledger says where the chunks from `first` to `last` stand.
     Mark { first: i64, last: i64, event: Event },
+    /// A round of probes has ended, or there is a new target.
+    Register(Entry),
 }
 
 /// The answers.
@@ -185,6 +188,10 @@ impl Work for Desk {
                     grouping::mark(self, tx, first, last, event)?;
                     Done::Written
                 }
+                Job::Register(entry) => {
+                    targets::write(tx, &entry)?;
+                    Done::Written
+                }
             });
         }
         taking.write(self, tx)?;
@@ -219,6 +226,7 @@ impl Work for Desk {
             Job::Take { readings, .. } => readings.iter().map(|reading| reading.cost() as usize).sum(),
             Job::Resolve { rows, .. } => 64 + 8 * rows.len(),
             Job::Drop { counts, .. } => 64 * counts.len(),
+            Job::Register(entry) => 128 + 64 * entry.probes.len(),
             Job::Dispatch { .. } | Job::Group { .. } | Job::Mark { .. } => 64,
         }
     }

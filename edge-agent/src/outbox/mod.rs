@@ -11,6 +11,7 @@ pub(crate) mod reading_back;
 mod schema;
 mod sending;
 mod taking;
+pub(crate) mod targets;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +32,7 @@ pub(crate) use sending::{Row, Verdict};
 use self::budget::Budget;
 use self::desk::Desk;
 use self::reading_back::{Chunk, ReadFault};
+use self::targets::Entry;
 use crate::limits;
 use crate::progress::Progress;
 use crate::reading::{Position, Reading};
@@ -55,6 +57,7 @@ pub struct Outbox {
     progress: watch::Receiver<Progress>,
     readers: Arc<Readers>,
     origin: Origin,
+    last_target: Option<Arc<str>>,
 }
 
 impl std::fmt::Debug for Outbox {
@@ -72,6 +75,7 @@ impl Outbox {
             connection.query_row("SELECT coalesce(sum(length(leaves)), 0) FROM chunks WHERE leaves IS NOT NULL", [], |row| {
                 row.get(0)
             })?;
+        let last_target = targets::current(&connection)?.map(Arc::from);
         let budget = Arc::new(Budget::new(bytes_max, counted.open_bytes));
         let (shown, progress) = watch::channel(counted);
         let desk = Desk::new(origin.clone(), budget.clone(), shown, leaf_bytes.cast_unsigned());
@@ -83,7 +87,7 @@ impl Outbox {
         };
         let writer = Writer::spawn("outbox", connection, desk, limits).map_err(OutboxError::Thread)?;
         let readers = Arc::new(Readers::new(path.to_owned(), options(), 1));
-        Ok(Self { writer, budget, progress, readers, origin })
+        Ok(Self { writer, budget, progress, readers, origin, last_target })
     }
 
     /// Takes readings, in order, with one commit; waits while there is no room. When it returns, they are on disk.
@@ -181,6 +185,17 @@ impl Outbox {
     pub(crate) async fn mark(&self, first: i64, last: i64, event: Event) -> Result<(), Fault> {
         self.ask(Job::Mark { first, last, event }).await?;
         Ok(())
+    }
+
+    /// Writes to the target registry. Never waits behind readings: when this returns it is in the writer's hands.
+    pub(crate) fn register(&self, entry: Entry) -> impl Future<Output = Result<(), Fault>> + Send + 'static {
+        let submitted = self.writer.submit_ahead(Job::Register(entry));
+        async move { submitted?.await.map(drop) }
+    }
+
+    /// The name of the relay that was the target when the database was opened.
+    pub(crate) fn last_target(&self) -> Option<&str> {
+        self.last_target.as_deref()
     }
 
     async fn ask(&self, job: Job) -> Result<Done, Fault> {

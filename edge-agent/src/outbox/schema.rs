@@ -9,7 +9,10 @@ use wire::{At, Epoch, EpochSecret, SensorId};
 use crate::progress::Progress;
 
 /// The migrations; a released one is never edited.
-pub(crate) const STEPS: &[Step] = &[Step { name: "outbox", sql: include_str!("../sql/001_outbox.sql") }];
+pub(crate) const STEPS: &[Step] = &[
+    Step { name: "outbox", sql: include_str!("../sql/001_outbox.sql") },
+    Step { name: "targets", sql: include_str!("../sql/002_targets.sql") },
+];
 
 /// Who gives the sequence numbers: this database.
 #[derive(Debug, Clone)]

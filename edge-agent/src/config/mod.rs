@@ -24,6 +24,9 @@ pub struct Config {
     /// How it sends.
     #[serde(default)]
     pub send: SendConfig,
+    /// How it chooses its relay.
+    #[serde(default)]
+    pub probe: ProbeConfig,
     /// What it keeps until a relay has it.
     #[serde(default)]
     pub outbox: OutboxConfig,
@@ -78,6 +81,8 @@ pub struct SendConfig {
     pub backoff_min: Span,
     /// Longest such pause.
     pub backoff_max: Span,
+    /// Pause after a relay said that the agent may not send there: only its operator can change that.
+    pub refused_retry: Span,
 }
 
 impl Default for SendConfig {
@@ -90,6 +95,38 @@ impl Default for SendConfig {
             keep_alive: Span::seconds(20),
             backoff_min: Span::millis(200),
             backoff_max: Span::seconds(30),
+            refused_retry: Span::seconds(30),
+        }
+    }
+}
+
+/// When relays are probed, and how. With one relay nothing is.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProbeConfig {
+    /// A send that takes longer has all relays probed again.
+    pub rtt_limit: Span,
+    /// Probes a relay and round; their median counts.
+    pub count: u32,
+    /// How long a relay has for connecting and all its probes.
+    pub timeout: Span,
+    /// Least time between two rounds.
+    pub distance: Span,
+    /// A target without a connection for so long is gone.
+    pub gone_after: Span,
+    /// Round-trip times that differ by no more are a tie.
+    pub tie: Span,
+}
+
+impl Default for ProbeConfig {
+    fn default() -> Self {
+        Self {
+            rtt_limit: Span::millis(500),
+            count: 5,
+            timeout: Span::seconds(2),
+            distance: Span::seconds(10),
+            gone_after: Span::seconds(1),
+            tie: Span::millis(1),
         }
     }
 }
@@ -307,6 +344,7 @@ impl Config {
             data,
             relays: vec![relay],
             send: SendConfig::default(),
+            probe: ProbeConfig::default(),
             outbox: OutboxConfig::default(),
             chunk: ChunkConfig::default(),
             streams: Vec::new(),
@@ -356,6 +394,22 @@ impl Config {
         }
         if let Err(problem) = self.backoff() {
             return fault("send.backoff_min", problem);
+        }
+        if self.send.refused_retry.duration().is_zero() {
+            return fault("send.refused_retry", "is zero; write at least 1s".to_owned());
+        }
+        if self.probe.count == 0 || self.probe.count > limits::PROBES_MAX {
+            return fault("probe.count", format!("is not from 1 to {}", limits::PROBES_MAX));
+        }
+        for (key, span) in [
+            ("probe.rtt_limit", self.probe.rtt_limit),
+            ("probe.timeout", self.probe.timeout),
+            ("probe.distance", self.probe.distance),
+            ("probe.gone_after", self.probe.gone_after),
+        ] {
+            if span.duration().is_zero() {
+                return fault(key, "is zero; write at least 1ms".to_owned());
+            }
         }
         if self.outbox.bytes_max.bytes() == 0 {
             return fault("outbox.bytes_max", "is 0; nothing could be taken".to_owned());
@@ -422,69 +476,4 @@ impl Config {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::path::Path;
-
-    const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/agent.toml");
-
-    fn load(path: &Path, variables: &[(&str, &str)]) -> Result<Config, ConfigFault> {
-        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        let config: Config = chassis::load_config(path, "FOREBAY_AGENT", variables)?;
-        config.check().map(|()| config)
-    }
-
-    /// The shipped file with every commented default switched on.
-    fn all_keys() -> String {
-        let text = std::fs::read_to_string(SHIPPED).unwrap();
-        let is_key = |line: &str| {
-            let name = line.split(" =").next().unwrap_or_default();
-            line.starts_with('[') || (line.contains(" = ") && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
-        };
-        text.lines().map(|line| line.strip_prefix("# ").filter(|rest| is_key(rest)).unwrap_or(line).to_owned() + "\n").collect()
-    }
-
-    #[test]
-    fn the_shipped_file_holds_and_its_comments_are_the_defaults() {
-        let shipped = load(Path::new(SHIPPED), &[]).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("agent.toml");
-        std::fs::write(&path, all_keys()).unwrap();
-        let all = load(&path, &[]).unwrap();
-        let parts = |config: &Config| format!("{:?} {:?} {:?}", config.send, config.outbox, config.chunk);
-        assert_eq!(parts(&all), parts(&shipped));
-        let anchor = all.anchor.unwrap();
-        assert_eq!((anchor.batch, anchor.confirmation), (anchor::Batching::default(), anchor::Confirmation::default()));
-        assert_eq!((all.inputs.len(), all.admin.listen.is_some(), shipped.anchor.is_none()), (3, true, true));
-    }
-
-    #[test]
-    fn faults_name_the_key_and_the_fix() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("agent.toml");
-        let shipped = std::fs::read_to_string(SHIPPED).unwrap();
-        for (from, to, key) in [
-            ("address = \"127.0.0.1:1883\"", "address = \"127.0.0.1\"", "address"),
-            ("filter = \"sensors/#\"", "filter = \"sensors/+/#\"", "input[2].filter"),
-            ("name = \"stdin\"", "name = \"replay\"", "input[1].name"),
-            ("\"power/active\" }", "\"power active\" }", "input[0].columns"),
-            ("duration = \"30s\"", "duration = \"30s\"\nspeed = 2.0", "input[0].speed"),
-            ("match = \"power/#\"", "match = \"power#\"", "stream[0].match"),
-            ("# frame_bytes_max = \"512KiB\"", "frame_bytes_max = \"1KiB\"", "send.frame_bytes_max"),
-            ("# poll = \"1s\"\n# Leaves", "pole = \"1s\"\n# Leaves", "pole"),
-            ("# password = \"secret\"          #", "password = \"x\" #", "relays[0].user"),
-        ] {
-            assert!(shipped.contains(from), "{from}");
-            std::fs::write(&path, shipped.replacen(from, to, 1)).unwrap();
-            let fault = load(&path, &[]).unwrap_err().to_string();
-            assert!(fault.contains(key), "{to}: {fault}");
-        }
-        let config = load(Path::new(SHIPPED), &[("FOREBAY_AGENT__SEND__LINGER", "20ms")]).unwrap();
-        assert_eq!(config.send.linger, Span::millis(20));
-    }
-
-    #[test]
-    fn passwords_are_not_shown() {
-        assert_eq!(format!("{:?}", Secret::new("hunter2")), "***");
-    }
-}
+mod tests;
