@@ -10,9 +10,11 @@ mod check;
 mod cloud;
 mod demo;
 mod flush;
+mod gaps;
 mod host;
 mod http;
 mod load;
+mod place;
 mod proof;
 mod query;
 mod relay;
@@ -55,6 +57,10 @@ enum Command {
     Query(query::Args),
     /// Print readings as they arrive at the cloud.
     Tail(tail::Args),
+    /// Show how far a record has come: at the cloud, in a batch, on chain. Exit code 1 if the cloud does not hold it.
+    Where(place::Args),
+    /// Show which records are missing at the cloud. Exit code 1 if there are any.
+    Gaps(gaps::Args),
     /// Ask the cloud to have a relay hand over everything that it keeps.
     Flush(flush::Args),
     /// Write the proof of one record to a file.
@@ -86,6 +92,8 @@ fn main() -> Exit {
         Command::Demo(args) => demo::run(args),
         Command::Query(args) => query::run(args),
         Command::Tail(args) => tail::run(args),
+        Command::Where(args) => place::run(args),
+        Command::Gaps(args) => gaps::run(args),
         Command::Flush(args) => flush::run(args),
         Command::Proof(args) => proof::run(args),
         Command::Verify(args) => verify::run(args),

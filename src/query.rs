@@ -4,6 +4,7 @@ use std::io::Write;
 
 use anyhow::Context;
 use chassis::Exit;
+use cloud::gaps::Completeness;
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -46,6 +47,7 @@ enum Format {
 struct Page {
     records: Vec<Row>,
     next_cursor: Option<String>,
+    completeness: Option<Completeness>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -88,12 +90,31 @@ async fn ask(args: Args) -> anyhow::Result<Exit> {
         if !printer.print(&page.records)? {
             return Ok(Exit::Ok);
         }
+        if let Some(warning) = page.completeness.as_ref().and_then(incomplete) {
+            eprintln!("forebay: {warning}");
+        }
         cursor = page.next_cursor;
         if cursor.is_none() {
             break;
         }
     }
     Ok(Exit::Ok)
+}
+
+/// What to say about an answer that lacks records.
+fn incomplete(answer: &Completeness) -> Option<String> {
+    /// Gaps that are named; the others are counted.
+    const NAMED: usize = 5;
+    if answer.complete {
+        return None;
+    }
+    let mut gaps: Vec<String> =
+        answer.missing.iter().take(NAMED).map(|gap| format!("{}.{} to {}", gap.epoch, gap.from_seq, gap.to_seq)).collect();
+    let more = (answer.missing.len() - gaps.len()) as u64 + answer.more_gaps;
+    if more > 0 {
+        gaps.push(format!("{more} more gaps"));
+    }
+    Some(format!("warning: the answer is incomplete; missing: {}; forebay gaps shows all", gaps.join(", ")))
 }
 
 /// Prints rows in one of the formats.
@@ -151,5 +172,21 @@ impl Printer {
             }
         }
         host::print(&String::from_utf8(text).context("a row is not UTF-8")?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c6_an_incomplete_answer_is_warned_of_and_a_complete_one_is_not() {
+        let warning = |json: &str| incomplete(&serde_json::from_str(json).unwrap());
+        assert_eq!(warning(r#"{"complete":true}"#), None);
+        let gap = r#"{"epoch":"9f","from_seq":4,"to_seq":6,"reason":"gap"}"#;
+        let one = warning(&format!(r#"{{"complete":false,"missing":[{gap}]}}"#)).unwrap();
+        assert_eq!(one, "warning: the answer is incomplete; missing: 9f.4 to 6; forebay gaps shows all");
+        let many = warning(&format!(r#"{{"complete":false,"missing":[{gap},{gap},{gap},{gap},{gap},{gap}],"more_gaps":3}}"#));
+        assert!(many.unwrap().contains("9f.4 to 6, 4 more gaps;"));
     }
 }

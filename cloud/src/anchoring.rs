@@ -9,7 +9,7 @@ use anchor::machine::State;
 use anchor::rows::Place;
 use anchor::{ChunkSource, Ledger, LedgerError, Proof, ProveError, SourceError};
 use archive::{Archive, ReadError};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use wire::digest::Salt;
 use wire::{ChunkHeader, Digest, Epoch, EpochSecret, Record, RecordKey};
 
@@ -30,7 +30,7 @@ impl ChunkSource for Chunks {
 }
 
 /// The server's states of a record, named after the patent (B3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ServerState {
     /// Durable here, not on its way to the chain yet.
     RequestCompleted,

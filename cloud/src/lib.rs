@@ -15,6 +15,7 @@ pub mod gaps;
 pub mod history;
 mod http;
 mod ingest;
+pub mod ladder;
 mod late;
 mod live;
 mod metrics;

@@ -2,59 +2,18 @@
 
 use std::sync::Arc;
 
-use anchor::rows::Place;
 use anchor::{LedgerError, ProveError};
-use archive::ReadError;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
-use wire::RecordKey;
-use wire::digest::to_hex;
 
 use super::Api;
 use super::identity::Asker;
 use super::records::read_key;
-use crate::anchoring::{Evidence, ServerState};
+use crate::anchoring::Evidence;
+use crate::ladder::Whereabouts;
 use crate::problem::Problem;
-
-/// Where a record is, as far as the cloud knows.
-#[derive(Debug, Serialize)]
-pub(super) struct Whereabouts {
-    key: RecordKey,
-    /// Whether it is durable here.
-    archived: bool,
-    /// Its server state; `null` while it is not here.
-    state: Option<ServerState>,
-    /// Its chunk in the archive, once its segment is closed.
-    chunk: Option<i64>,
-    /// The batch that its chunk is anchored with.
-    batch: Option<Batch>,
-}
-
-/// A batch on its way to the chain.
-#[derive(Debug, Serialize)]
-struct Batch {
-    number: u64,
-    detail: &'static str,
-    /// Hash of its mined transaction, and the block that holds it.
-    transaction: Option<String>,
-    block: Option<u64>,
-}
-
-impl From<&Place> for Batch {
-    fn from(place: &Place) -> Self {
-        let progress = &place.batch.progress;
-        let mined = progress.mined.as_ref();
-        Self {
-            number: place.batch.number,
-            detail: progress.state.as_str(),
-            transaction: mined.map(|mined| format!("0x{}", to_hex(&mined.tx))),
-            block: mined.map(|mined| mined.block_number),
-        }
-    }
-}
 
 /// Shows where a record is.
 pub(super) async fn place(
@@ -64,18 +23,13 @@ pub(super) async fn place(
 ) -> Result<Json<Whereabouts>, Problem> {
     let key = read_key(&key)?;
     api.history.permit(&viewer, &key.series)?;
-    let wanted = key.clone();
-    let found = api.history.read(move |archive| {
-        let archived = archive.get(&wanted)?.is_some();
-        Ok::<_, ReadError>((archived, archive.chunk_of(&wanted)?.map(|(chunk, _)| chunk)))
-    });
-    let (archived, chunk) = found.await?;
-    let place = match (api.anchored.clone(), chunk) {
-        (Some(anchored), Some(chunk)) => on_ledger(move || anchored.place(chunk)).await?,
-        _ => None,
-    };
-    let on_its_way = place.as_ref().map_or(ServerState::RequestCompleted, |place| place.batch.progress.state.into());
-    Ok(Json(Whereabouts { key, archived, state: archived.then_some(on_its_way), chunk, batch: place.as_ref().map(Batch::from) }))
+    let mut found = api.history.read(move |archive| Whereabouts::in_archive(archive, key)).await?;
+    if let (Some(anchored), Some(chunk)) = (api.anchored.clone(), found.chunk)
+        && let Some(place) = on_ledger(move || anchored.place(chunk)).await?
+    {
+        found.is_batched(&place);
+    }
+    Ok(Json(found))
 }
 
 /// Shows the proof of a record that is on chain.

@@ -1,0 +1,176 @@
+//! The receipt ladder (C2): how far one record has come, as far as the cloud knows.
+//!
+//! Whatever is here was taken by its agent and durable at its relay before: custody only moves by an acknowledgement that follows a
+//! commit. Where a record is that has not come here yet, and whether its terminal has anchored it, the cloud can't say.
+
+use anchor::rows::Place;
+use archive::{Archive, ReadError};
+use serde::{Deserialize, Serialize};
+use wire::digest::to_hex;
+use wire::{RecordKey, RelayId};
+
+use crate::anchoring::ServerState;
+use crate::moment;
+
+/// The highest rung that a record has reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rung {
+    /// Not here.
+    NotHeld,
+    /// Durable here.
+    CloudDurable,
+    /// Its chunk has a Merkle root, which waits for a batch.
+    RootKnown,
+    /// Its chunk is in a batch.
+    Batched,
+    /// A transaction for the batch is signed, and not final.
+    SentToChain,
+    /// On chain for good.
+    OnChain,
+}
+
+/// Where the archive keeps a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kept {
+    /// In a page of the open segment, as its commit left it.
+    Page,
+    /// In a chunk.
+    Chunk,
+}
+
+/// What is known of a record that is not here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reason", rename_all = "kebab-case")]
+pub enum Absent {
+    /// Later records are here: it is missing, together with its neighbours.
+    Gap {
+        /// The first sequence number of the gap.
+        from_seq: u64,
+        /// The last one.
+        to_seq: u64,
+        /// The last sequence number received of the epoch.
+        last_seq: u64,
+    },
+    /// It lies beyond the last one received; it may not exist.
+    Beyond {
+        /// The last sequence number received of the epoch; `null` if nothing of it was.
+        last_seq: Option<u64>,
+    },
+    /// It was received, and the archive does not have it any more.
+    Gone,
+}
+
+/// Where a record is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Whereabouts {
+    /// The record.
+    pub key: RecordKey,
+    /// The highest rung that it has reached.
+    pub rung: Rung,
+    /// Whether it is durable here.
+    pub archived: bool,
+    /// Why not, if not.
+    pub absent: Option<Absent>,
+    /// Its server state in the words of the patent; `null` while it is not here.
+    pub state: Option<ServerState>,
+    /// When it was generated.
+    pub at: Option<String>,
+    /// The relay that brought it.
+    pub relay: Option<RelayId>,
+    /// Where the archive keeps it.
+    pub kept: Option<Kept>,
+    /// Its chunk in the archive, once its segment is closed.
+    pub chunk: Option<i64>,
+    /// The chunk's Merkle root in hex, once the secret of the epoch is known.
+    pub root: Option<String>,
+    /// The batch that its chunk is anchored with.
+    pub batch: Option<Batch>,
+}
+
+/// A batch on its way to the chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Batch {
+    /// Its number in the cloud's stream.
+    pub number: u64,
+    /// The state in the words of the anchor ledger.
+    pub detail: String,
+    /// Hash of its mined transaction.
+    pub transaction: Option<String>,
+    /// The block that holds it.
+    pub block: Option<u64>,
+}
+
+impl Whereabouts {
+    /// What the archive knows of a record.
+    pub(crate) fn in_archive(archive: &Archive, key: RecordKey) -> Result<Self, ReadError> {
+        let mut found = Self {
+            key,
+            rung: Rung::NotHeld,
+            archived: false,
+            absent: None,
+            state: None,
+            at: None,
+            relay: None,
+            kept: None,
+            chunk: None,
+            root: None,
+            batch: None,
+        };
+        let mut entry = archive.get(&found.key)?;
+        if entry.is_none() {
+            let absent = absent(archive, &found.key)?;
+            // It may have come between the two looks.
+            entry = if absent == Absent::Gone { archive.get(&found.key)? } else { None };
+            found.absent = entry.is_none().then_some(absent);
+        }
+        let Some(entry) = entry else { return Ok(found) };
+        found.archived = true;
+        found.rung = Rung::CloudDurable;
+        found.state = Some(ServerState::RequestCompleted);
+        found.at = Some(moment::format(entry.record.at));
+        found.relay = Some(entry.via);
+        found.chunk = archive.chunk_of(&found.key)?.map(|(chunk, _)| chunk);
+        found.kept = Some(if found.chunk.is_some() { Kept::Chunk } else { Kept::Page });
+        if let Some(chunk) = found.chunk
+            && let Some((_, header)) = archive.chunks_after(chunk - 1, 1)?.into_iter().find(|(id, _)| *id == chunk)
+        {
+            found.root = Some(to_hex(&header.root));
+            found.rung = Rung::RootKnown;
+        }
+        Ok(found)
+    }
+
+    /// Adds what the anchor ledger knows of its chunk.
+    pub(crate) fn is_batched(&mut self, place: &Place) {
+        let progress = &place.batch.progress;
+        let state = ServerState::from(progress.state);
+        let mined = progress.mined.as_ref();
+        self.rung = match state {
+            ServerState::RequestCompleted => Rung::Batched,
+            ServerState::SentToChain => Rung::SentToChain,
+            ServerState::OnChain => Rung::OnChain,
+        };
+        self.state = Some(state);
+        self.batch = Some(Batch {
+            number: place.batch.number,
+            detail: progress.state.as_str().to_owned(),
+            transaction: mined.map(|mined| format!("0x{}", to_hex(&mined.tx))),
+            block: mined.map(|mined| mined.block_number),
+        });
+    }
+}
+
+/// What the numbers received say about a record that the archive does not have.
+fn absent(archive: &Archive, key: &RecordKey) -> Result<Absent, ReadError> {
+    let held = archive.held(&key.series)?.into_iter().find(|(epoch, _)| *epoch == key.epoch);
+    let Some((held, last_seq)) = held.and_then(|(_, held)| held.last().map(|last| (held, last))) else {
+        return Ok(Absent::Beyond { last_seq: None });
+    };
+    if key.seq > last_seq {
+        return Ok(Absent::Beyond { last_seq: Some(last_seq) });
+    }
+    let gap = held.missing(1, last_seq).into_iter().find(|(low, high)| (*low..=*high).contains(&key.seq));
+    Ok(gap.map_or(Absent::Gone, |(from_seq, to_seq)| Absent::Gap { from_seq, to_seq, last_seq }))
+}
