@@ -80,7 +80,7 @@ struct Put {
     due: Option<Instant>,
     /// How long it then waits if it is refused for good again; `None` if it never was.
     next: Option<Duration>,
-    /// It goes without announcements: it was refused for good with them.
+    /// It goes without announcements: it was refused for good.
     alone: bool,
 }
 
@@ -119,6 +119,8 @@ impl Aside {
         let put = self.entry(number, lane);
         let wait = put.next.unwrap_or(first_wait);
         put.due = Some(now + wait);
+        // What is told beside it should not share its fate.
+        put.alone = true;
         put.next.replace((wait * 2).min(ASIDE_MAX)).is_none()
     }
 

@@ -1,0 +1,13 @@
+//! The relay with real sockets and files, before a cloud that the test scripts.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod access;
+mod commands;
+mod config;
+mod custody;
+mod intake;
+mod refusals;
+mod resend;
+mod secrets;
+mod stop;
+mod town;
