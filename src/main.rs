@@ -19,6 +19,7 @@ mod proof;
 mod query;
 mod relay;
 mod tail;
+mod targets;
 mod user;
 mod verify;
 
@@ -61,6 +62,8 @@ enum Command {
     Where(place::Args),
     /// Show which records are missing at the cloud. Exit code 1 if there are any.
     Gaps(gaps::Args),
+    /// Show which relay an agent sends to, and why.
+    Targets(targets::Args),
     /// Ask the cloud to have a relay hand over everything that it keeps.
     Flush(flush::Args),
     /// Write the proof of one record to a file.
@@ -92,6 +95,7 @@ fn main() -> Exit {
         Command::Demo(args) => demo::run(args),
         Command::Query(args) => query::run(args),
         Command::Tail(args) => tail::run(args),
+        Command::Targets(args) => targets::run(args),
         Command::Where(args) => place::run(args),
         Command::Gaps(args) => gaps::run(args),
         Command::Flush(args) => flush::run(args),
