@@ -128,6 +128,22 @@ mod tests {
     }
 
     #[test]
+    fn a_database_of_the_first_version_gets_the_registry_and_keeps_its_readings() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("outbox.sqlite");
+        let old = store::open(&path, &STEPS[..1], &options()).unwrap();
+        old.execute_batch(
+            "INSERT INTO origin (id, epoch, secret, sensor, made_at) VALUES (1, 9, zeroblob(32), 'a/b', 0);
+             INSERT INTO series (id, name, next_seq) VALUES (1, 'a/b/p', 8);",
+        )
+        .unwrap();
+        drop(old);
+        let (connection, origin) = open(&path, &"a/b".parse().unwrap(), &Fresh { epoch: 5, secret: [2; 32], now: 0 }).unwrap();
+        assert_eq!((origin.epoch, count(&connection).unwrap().taken), (Epoch(9), 7));
+        assert_eq!(crate::outbox::targets::current(&connection).unwrap(), None);
+    }
+
+    #[test]
     fn a_database_keeps_its_identity_and_its_sensor() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("outbox.sqlite");
