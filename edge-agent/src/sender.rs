@@ -102,7 +102,7 @@ impl Sender {
             clock: self.clock.clone(),
             rng: StdRng::seed_from_u64(self.seed),
         };
-        Target::new(parts, self.outbox.last_target())
+        Target::new(parts, self.outbox.last_target().as_ref())
     }
 
     fn link_config(&self, relay: &RelayConfig) -> LinkConfig {

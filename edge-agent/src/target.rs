@@ -7,7 +7,7 @@ use link::LinkConfig;
 use rand::rngs::StdRng;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
-use wire::SensorId;
+use wire::{RelayId, SensorId};
 
 use crate::choice::{Action, Choice, Event, Move, Probe, Tuning, Why};
 use crate::config::{ProbeConfig, RelayConfig};
@@ -46,8 +46,8 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// The choice among the relays of `parts`; `known` is the name of the last run's target.
-    pub(crate) fn new(parts: Parts, known: Option<&str>) -> Self {
+    /// The choice among the relays of `parts`; `known` was the target before.
+    pub(crate) fn new(parts: Parts, known: Option<&RelayId>) -> Self {
         let settings = &parts.settings;
         let tuning = Tuning {
             distance: settings.distance.duration(),
@@ -55,7 +55,7 @@ impl Target {
             tie: settings.tie.duration(),
             refused_rest: limits::REFUSED_REST,
         };
-        let known = known.and_then(|known| parts.relays.iter().position(|relay| relay.name.as_str() == known));
+        let known = known.and_then(|known| parts.relays.iter().position(|relay| relay.name == *known));
         let choice = Choice::new(tuning, parts.relays.len(), known);
         let mut target = Self { parts, choice, round: JoinSet::new(), writes: JoinSet::new(), moved: None };
         target.tell(Event::Tick);

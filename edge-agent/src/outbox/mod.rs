@@ -16,12 +16,12 @@ pub(crate) mod targets;
 mod tests;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use store::rusqlite::{OptionalExtension, params};
 use store::{Fault, Limits, Readers, Writer};
 use tokio::sync::watch;
-use wire::{At, SensorId, Series};
+use wire::{At, RelayId, SensorId, Series};
 
 pub(crate) use desk::{Done, Job};
 pub(crate) use grouping::ChunkLimits;
@@ -57,7 +57,7 @@ pub struct Outbox {
     progress: watch::Receiver<Progress>,
     readers: Arc<Readers>,
     origin: Origin,
-    last_target: Option<Arc<str>>,
+    last_target: Arc<Mutex<Option<RelayId>>>,
 }
 
 impl std::fmt::Debug for Outbox {
@@ -75,7 +75,7 @@ impl Outbox {
             connection.query_row("SELECT coalesce(sum(length(leaves)), 0) FROM chunks WHERE leaves IS NOT NULL", [], |row| {
                 row.get(0)
             })?;
-        let last_target = targets::current(&connection)?.map(Arc::from);
+        let last_target = Arc::new(Mutex::new(targets::current(&connection)?));
         let budget = Arc::new(Budget::new(bytes_max, counted.open_bytes));
         let (shown, progress) = watch::channel(counted);
         let desk = Desk::new(origin.clone(), budget.clone(), shown, leaf_bytes.cast_unsigned());
@@ -189,13 +189,16 @@ impl Outbox {
 
     /// Writes to the target registry. Never waits behind readings: when this returns it is in the writer's hands.
     pub(crate) fn register(&self, entry: Entry) -> impl Future<Output = Result<(), Fault>> + Send + 'static {
+        if let Some(moved) = &entry.moved {
+            *self.last_target.lock().unwrap_or_else(PoisonError::into_inner) = Some(moved.to.clone());
+        }
         let submitted = self.writer.submit_ahead(Job::Register(entry));
         async move { submitted?.await.map(drop) }
     }
 
-    /// The name of the relay that was the target when the database was opened.
-    pub(crate) fn last_target(&self) -> Option<&str> {
-        self.last_target.as_deref()
+    /// The target of before, also of before a restart.
+    pub(crate) fn last_target(&self) -> Option<RelayId> {
+        self.last_target.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     async fn ask(&self, job: Job) -> Result<Done, Fault> {

@@ -6,6 +6,7 @@ use store::Fault;
 use store::rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use wire::{At, RelayId, SensorId};
 
+use super::OutboxError;
 use super::reading_back::ReadFault;
 use crate::choice::Why;
 use crate::limits::MOVES_KEPT;
@@ -86,9 +87,12 @@ pub(crate) fn write(tx: &Transaction<'_>, entry: &Entry) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The name of the target: what the newest move says.
-pub(crate) fn current(connection: &Connection) -> Result<Option<String>, store::rusqlite::Error> {
-    connection.query_row("SELECT relay_to FROM moves ORDER BY id DESC LIMIT 1", [], |row| row.get(0)).optional()
+/// The target: what the newest move says.
+pub(crate) fn current(connection: &Connection) -> Result<Option<RelayId>, OutboxError> {
+    let newest = "SELECT relay_to FROM moves ORDER BY id DESC LIMIT 1";
+    let name: Option<String> = connection.query_row(newest, [], |row| row.get(0)).optional()?;
+    // A name that is none is of no relay: the choice starts anew.
+    Ok(name.and_then(|name| name.parse().ok()))
 }
 
 pub(crate) fn relays(tx: &Transaction<'_>) -> Result<Vec<Measured>, ReadFault> {
@@ -152,7 +156,7 @@ mod tests {
         let last = MOVES_KEPT as i64 + 49;
         let found = moves(&tx, usize::MAX).unwrap();
         assert_eq!((found.len(), found[0].at, found[0].after), (MOVES_KEPT, last, Some(Duration::from_nanos(last as u64))));
-        assert_eq!((found[0].to.as_str(), current(&tx).unwrap().as_deref()), ("a", Some("a")));
+        assert_eq!((found[0].to.as_str(), current(&tx).unwrap()), ("a", Some(a.clone())));
         let relays = relays(&tx).unwrap();
         assert_eq!((relays.len(), relays[0].at, relays[0].rtt, relays[1].rtt), (2, last, found[0].after, None));
         // A relay that is not configured any more is forgotten with the next round; a move alone forgets nothing.
