@@ -137,7 +137,7 @@ fn page(archive: &Archive, names: &[Series], limit: usize) -> Result<LedgerPage,
     let mut page = LedgerPage { holdings: Vec::new(), next_cursor: None };
     let (mut shown, mut gaps) = (0, 0);
     for names in names[..names.len().min(limit)].chunks(SERIES_AT_ONCE) {
-        for (series, held) in names.iter().zip(archive.held_of(names)?) {
+        for (series, held) in names.iter().zip(archive.received(names)?) {
             if gaps >= PAGE_GAPS {
                 break;
             }

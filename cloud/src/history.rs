@@ -253,7 +253,7 @@ impl History {
 /// Reads a page, in pieces: whoever asks for many records does not know how large they are, and they must not all be in memory.
 fn fill(archive: &Archive, query: &Query, page_bytes: usize) -> Result<Page, archive::ReadError> {
     // Before the records: see `Completeness::judge`.
-    let held = archive.held(&query.series)?;
+    let held = archive.received(std::slice::from_ref(&query.series))?.pop().unwrap_or_default();
     let mut page = Page { records: Vec::new(), next_cursor: None, completeness: None };
     let (mut bytes, mut last, mut piece) = (0, query.after, FIRST_PIECE);
     loop {

@@ -164,7 +164,8 @@ impl Whereabouts {
 
 /// What the numbers received say about a record that the archive does not have.
 fn absent(archive: &Archive, key: &RecordKey) -> Result<Absent, ReadError> {
-    let held = archive.held(&key.series)?.into_iter().find(|(epoch, _)| *epoch == key.epoch);
+    let received = archive.received(std::slice::from_ref(&key.series))?.pop().unwrap_or_default();
+    let held = received.into_iter().find(|(epoch, _)| *epoch == key.epoch);
     let Some((held, last_seq)) = held.and_then(|(_, held)| held.last().map(|last| (held, last))) else {
         return Ok(Absent::Beyond { last_seq: None });
     };

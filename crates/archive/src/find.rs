@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use rusqlite::Transaction;
-use wire::{At, Operation, RecordView, RunView};
+use wire::{At, Epoch, Intervals, Operation, RecordView, RunView};
 
 use crate::buffer::{OpenRun, RunAt};
 use crate::chunk;
 use crate::error::{Damage, ReadError};
-use crate::schema::{decode, to_sql};
+use crate::schema::{decode, from_sql, to_sql};
 use crate::shared::Shared;
 
 /// A record as it is stored.
@@ -122,6 +122,21 @@ pub(crate) fn times(
         times.extend(wanted.iter().filter_map(here));
     }
     Ok(times)
+}
+
+/// Sequence numbers of a series by epoch: those that were saved when a segment was closed, and those of `open`.
+pub(crate) fn received(tx: &Transaction<'_>, series: u32, open: &[OpenRun]) -> Result<Vec<(Epoch, Intervals)>, ReadError> {
+    let mut epochs: BTreeMap<u64, Intervals> = BTreeMap::new();
+    let mut statement = tx.prepare_cached("SELECT epoch, seqs FROM held WHERE series = ?1")?;
+    let mut rows = statement.query([series])?;
+    while let Some(row) = rows.next()? {
+        let seqs = decode(&row.get::<_, Vec<u8>>(1)?).map_err(|fault| Damage::Intervals { table: "held", fault })?;
+        epochs.insert(from_sql(row.get(0)?), seqs);
+    }
+    for run in open {
+        epochs.entry(run.at.epoch).or_default().insert(run.at.first_seq, run.at.last_seq());
+    }
+    Ok(epochs.into_iter().map(|(epoch, seqs)| (Epoch(epoch), seqs)).collect())
 }
 
 fn take_run(

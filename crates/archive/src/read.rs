@@ -9,7 +9,7 @@ use crate::append::Lane;
 use crate::archive::Archive;
 use crate::engine::{Done, Job};
 use crate::error::ReadError;
-use crate::find::{find, times, within};
+use crate::find::{find, received, times, within};
 use crate::handover::{self, Selection};
 use crate::lanes::Page;
 use crate::ledger;
@@ -60,26 +60,27 @@ impl Archive {
     /// # Errors
     /// The writer is stopped or has failed.
     pub fn held(&self, series: &Series) -> Result<Vec<(Epoch, Intervals)>, ReadError> {
-        Ok(self.held_of(std::slice::from_ref(series))?.pop().unwrap_or_default())
+        let Some(id) = self.inner.shared.series.get(series.as_str()) else { return Ok(Vec::new()) };
+        match self.inner.writer.submit_ahead(Job::Held(id))?.wait()? {
+            Done::Held(held) => Ok(held),
+            other => Err(other.unexpected().into()),
+        }
     }
 
-    /// [`Archive::held`] of several series, in their order, for little more than the wait for one.
+    /// [`Archive::held`] of several series, in their order, without a word with the writer: it answers while the writer is busy or the disk
+    /// full. Only right for an archive that takes everything into the storage area, as the cloud's: what was given out on the outgoing lanes
+    /// since the last segment was closed is not part of it.
     ///
     /// # Errors
-    /// As [`Archive::held`].
-    pub fn held_of(&self, series: &[Series]) -> Result<Vec<Vec<(Epoch, Intervals)>>, ReadError> {
-        let inner = &*self.inner;
-        let ask = |series: &Series| Some(inner.writer.submit_ahead(Job::Held(inner.shared.series.get(series.as_str())?)));
-        // All are asked before the first answer is waited for.
-        let asked: Vec<_> = series.iter().map(ask).collect();
-        let answer = |ticket: Option<Result<store::Ticket<Done>, store::Fault>>| match ticket {
-            None => Ok(Vec::new()),
-            Some(ticket) => match ticket?.wait()? {
-                Done::Held(held) => Ok(held),
-                other => Err(other.unexpected().into()),
-            },
-        };
-        asked.into_iter().map(answer).collect()
+    /// As [`Archive::scan`].
+    pub fn received(&self, series: &[Series]) -> Result<Vec<Vec<(Epoch, Intervals)>>, ReadError> {
+        let shared = &*self.inner.shared;
+        // First the open pages, then the snapshot: see `buffer`. A page leaves them after its numbers were saved.
+        let open = |id| (id, shared.buffer.runs(id, |_, _| true));
+        let open: Vec<_> = series.iter().map(|series| shared.series.get(series.as_str()).map(open)).collect();
+        self.read(|tx| {
+            open.iter().map(|open| open.as_ref().map_or(Ok(Vec::new()), |(id, runs)| received(tx, *id, runs))).collect()
+        })
     }
 
     /// Generation times of those records of a series and epoch that are in the storage area, among `seqs` in rising order.

@@ -143,7 +143,29 @@ fn c3_the_neighbours_of_a_hole_have_times_in_pages_and_in_chunks() {
     assert_eq!(times.into_iter().collect::<Vec<_>>(), [(2, 20), (5, 50), (6, 60), (9, 90)]);
     assert!(archive.times(&series("a/b/c"), Epoch(7), &[]).unwrap().is_empty());
     assert!(archive.times(&series("a/b/d"), Epoch(7), &[1]).unwrap().is_empty());
-    let held = archive.held_of(&[series("a/b/d"), series("a/b/c")]).unwrap();
-    assert_eq!(held[0], []);
-    assert_eq!(held[1][1], (Epoch(8), Intervals::of(2, 2)));
+}
+
+#[test]
+fn c3_what_was_received_is_known_without_the_writer() {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = open(folder.path(), "cloud");
+    let both = [series("a/b/d"), series("a/b/c")];
+    for round in 0..6_u64 {
+        let first = 1 + 4 * round;
+        ingest(&archive, "relay-1", 2 * round + 1, run("a/b/c", 7, first, &[(1, "x"), (2, "x")]));
+        ingest(&archive, "relay-2", 2 * round + 2, run("a/b/c", 8 - round % 2, first + 2, &[(3, "x")]));
+        let mut held = archive.held(&both[1]).unwrap();
+        held.sort_by_key(|(epoch, _)| *epoch);
+        assert_eq!(archive.received(&both).unwrap(), [vec![], held], "{round}");
+        if round % 2 == 1 {
+            archive.close_now().unwrap();
+        }
+    }
+    let received = archive.received(&both).unwrap();
+    assert_eq!(received[1][0].1.missing(1, 8), [(3, 4), (8, 8)]);
+    archive.stop();
+    archive.held(&both[1]).unwrap_err();
+    assert_eq!(archive.received(&both).unwrap(), received);
+    drop(archive);
+    assert_eq!(open(folder.path(), "cloud").received(&both).unwrap(), received);
 }
