@@ -1,20 +1,24 @@
 //! The meters: 27 edge agents in this process, each with its own outbox, key and connection.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anchor::{Batching, Confirmation};
 use anyhow::Context;
 use chassis::{Signals, Span, Stopper, Units};
 use edge_agent::config::{AnchorConfig, ChunkConfig, CsvConfig, InputConfig, RelayConfig, Secret, StreamRule};
-use edge_agent::{Agent, Config, Parts, Progress};
+use edge_agent::{Agent, Config, Parts, Progress, Terminal};
 
 use super::plan::{Meter, Plan, STREAM};
 use super::town::{Town, relay_name};
 
 /// How often chunks and chain are looked at.
 const POLL: Span = Span::millis(500);
+
+/// Moves that are read back of each meter; in half a minute there are few.
+const MOVES_MAX: usize = 1_000;
 
 /// The agents, running.
 pub(super) struct Meters {
@@ -54,6 +58,16 @@ impl Meters {
         sum
     }
 
+    /// How often one of them left its relay for another; their first choices do not count.
+    pub(super) fn moves(&self, town: &Town, plan: &Plan) -> anyhow::Result<u64> {
+        let mut moves = 0;
+        for meter in &plan.meters {
+            let terminal = Terminal::open(&data_folder(town, meter))?;
+            moves += terminal.moves(MOVES_MAX)?.iter().filter(|moved| moved.from.is_some()).count() as u64;
+        }
+        Ok(moves)
+    }
+
     /// Stops them in order.
     pub(super) async fn stop(self) -> anyhow::Result<()> {
         self.stopper.stop();
@@ -66,16 +80,26 @@ impl Meters {
     }
 }
 
+/// Where one meter's agent keeps its data.
+fn data_folder(town: &Town, meter: &Meter) -> PathBuf {
+    town.folder().join("agents").join(meter.sensor.sensor())
+}
+
 /// What one meter's agent is told.
 fn config(town: &Town, meter: &Meter, file: &Path, duration: Duration) -> anyhow::Result<Config> {
     let user = meter.sensor.sensor();
-    let relay = RelayConfig {
-        name: relay_name(meter.relay).parse().context("the relay's name")?,
-        address: town.relay_mqtt[meter.relay].into(),
-        user: Some(user.to_owned()),
-        password: Some(Secret::new(town.password(user)?)),
+    let relay = |(index, address): (usize, &SocketAddr)| -> anyhow::Result<RelayConfig> {
+        Ok(RelayConfig {
+            name: relay_name(index).parse().context("the relay's name")?,
+            address: (*address).into(),
+            user: Some(user.to_owned()),
+            password: Some(Secret::new(town.password(user)?)),
+        })
     };
-    let mut config = Config::new(meter.sensor.clone(), town.folder().join("agents").join(user), relay);
+    let relays: Vec<RelayConfig> = town.relay_mqtt.iter().enumerate().map(relay).collect::<anyhow::Result<_>>()?;
+    let first = relays.first().context("a relay")?.clone();
+    let mut config = Config::new(meter.sensor.clone(), data_folder(town, meter), first);
+    config.relays = relays;
     config.streams = vec![StreamRule { filter: "#".to_owned(), operation: meter.operation }];
     config.inputs = vec![InputConfig::Csv(CsvConfig {
         name: "simbench".to_owned(),

@@ -19,8 +19,6 @@ pub(super) struct Meter {
     pub sensor: SensorId,
     /// What the relay does with its readings.
     pub operation: Operation,
-    /// Which relay it talks to.
-    pub relay: usize,
     /// What it will say, in order.
     pub readings: Vec<String>,
 }
@@ -46,7 +44,7 @@ impl Plan {
     }
 
     /// Reads the first `days` of the data set and writes them to `folder`, which the meters replay.
-    pub(super) fn read(source: &Path, days: usize, relays: usize, folder: &Path) -> anyhow::Result<Self> {
+    pub(super) fn read(source: &Path, days: usize, folder: &Path) -> anyhow::Result<Self> {
         let name = source.display();
         let mut reader = csv::Reader::from_path(source).with_context(|| format!("--readings {name} can't be read"))?;
         let header = reader.headers().with_context(|| format!("{name}: the first line"))?.clone();
@@ -66,24 +64,19 @@ impl Plan {
             }
         }
         writer.flush()?;
-        let meters = header
-            .iter()
-            .zip(columns)
-            .skip(1)
-            .enumerate()
-            .map(|(index, (column, readings))| meter(index, column, readings, relays));
+        let meters = header.iter().zip(columns).skip(1).map(|(column, readings)| meter(column, readings));
         Ok(Self { meters: meters.collect::<anyhow::Result<_>>()?, file })
     }
 }
 
 /// Households are in city A, trade in city B, farms and the two heat profiles in city C. What the farms measure is kept at the relay until the
 /// bill is made; all others are forwarded at once.
-fn meter(index: usize, column: &str, readings: Vec<String>, relays: usize) -> anyhow::Result<Meter> {
+fn meter(column: &str, readings: Vec<String>) -> anyhow::Result<Meter> {
     let (area, operation) = match column.as_bytes().first() {
         Some(b'h') => ("cityA", Operation::Forward),
         Some(b'g') => ("cityB", Operation::Forward),
         _ => ("cityC", Operation::Store),
     };
     let sensor = SensorId::new(area, &format!("meter-{column}")).with_context(|| format!("profile {column:?}"))?;
-    Ok(Meter { column: column.to_owned(), sensor, operation, relay: index % relays, readings })
+    Ok(Meter { column: column.to_owned(), sensor, operation, readings })
 }

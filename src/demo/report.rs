@@ -31,6 +31,8 @@ pub(super) struct Report {
     pub foreign_read_refused: bool,
     /// How often a relay was killed and came back.
     pub relay_kills: u64,
+    /// How often a meter left its relay for another one.
+    pub relay_moves: u64,
     /// How long everything took.
     pub seconds: f64,
     /// What went wrong, in words; empty when all is well.
@@ -90,6 +92,7 @@ impl fmt::Display for Report {
             ("anchored by the meters", self.anchored_terminal.to_string()),
             ("anchored by the cloud", self.anchored_cloud.to_string()),
             ("relay killed and back", self.relay_kills.to_string()),
+            ("meters changed relay", self.relay_moves.to_string()),
             ("proof verified", yes(self.proof_verified).to_owned()),
             ("tampered proof refused", yes(self.tampered_proof_refused).to_owned()),
             ("foreign read refused", yes(self.foreign_read_refused).to_owned()),
