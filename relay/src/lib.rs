@@ -48,6 +48,8 @@ const HOUSEKEEPING: Duration = Duration::from_millis(250);
 const FAILURES_A_LINE: u64 = 240;
 /// A page that the cloud refuses for good is tried again after this time at first.
 const REFUSED_RETRY: Duration = Duration::from_secs(60);
+/// How long a segment that is being closed is waited for at the end; it is closed again at the next start if that was too short.
+const UPKEEP_GOODBYE: Duration = Duration::from_secs(1);
 /// How long connections may take to finish the packets in hand.
 const GOODBYE: Duration = Duration::from_secs(5);
 
@@ -266,16 +268,21 @@ async fn housekeeping(archive: Archive, room: Room, clock: Arc<dyn Clock>, stop:
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut failures = 0;
     loop {
-        let (archive, now) = (archive.clone(), clock.now());
-        let closing = async {
-            tick.tick().await;
-            blocking(move || archive.close_due(now)).await
-        };
-        // A hand-over may hold the archive's upkeep for minutes; the word to stop is heard all the same.
-        let closed = tokio::select! {
+        tokio::select! {
             biased;
             () = stop.stopped() => return Ok(()),
-            closed = closing => closed,
+            _ = tick.tick() => {}
+        }
+        let (archive, now) = (archive.clone(), clock.now());
+        let closing = blocking(move || archive.close_due(now));
+        tokio::pin!(closing);
+        let closed = tokio::select! {
+            closed = &mut closing => closed,
+            () = stop.stopped() => {
+                // A hand-over may hold the archive's upkeep for minutes: what is not done soon ends with the archive.
+                let _ = tokio::time::timeout(UPKEEP_GOODBYE, closing).await;
+                return Ok(());
+            }
         };
         match closed {
             Ok(_) => failures = 0,
