@@ -5,6 +5,7 @@
 //! take more, nothing new is sent until the rest of the window is answered; then sending starts over at the oldest open row, with the
 //! same keys and bytes. So a series arrives in order, save that a relay which refuses one frame may have taken the ones right behind it.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -231,7 +232,7 @@ impl<'a> Window<'a> {
                     self.on_connection(connected);
                 }
                 () = wait_until(self.rewind), if self.rewind.is_some() && self.flight.is_empty() => {}
-                () = std::future::ready(()), if may_send && self.more => connected = self.send_more().await?,
+                () = std::future::ready(()), if may_send && self.more => connected = self.send_more(stop).await?,
                 taken = next_taken(&mut self.progress, self.taken_seen), if may_send && !self.more => {
                     let Some(taken) = taken else { break (End::Stopped, Duration::ZERO) };
                     if taken - self.taken_seen < self.sender.settings.frame_records_max {
@@ -270,7 +271,7 @@ impl<'a> Window<'a> {
     }
 
     /// Hands out as many rows as the window has room for. False when the connection ended on the way.
-    async fn send_more(&mut self) -> Result<bool, SendError> {
+    async fn send_more(&mut self, stop: &Stop) -> Result<bool, SendError> {
         let settings = &self.sender.settings;
         let room = usize::from(settings.inflight_max) - self.flight.len();
         self.taken_seen = self.progress.borrow_and_update().taken;
@@ -289,32 +290,38 @@ impl<'a> Window<'a> {
         self.more = !rows.is_empty();
         self.cursor = rows.last().map_or(self.cursor, |row| row.id);
         for frame in pack(&rows, self.frame_records_max, self.frame_bytes_max)? {
-            if !self.send(frame).await {
+            if !self.send(frame, stop).await {
                 return Ok(*self.connected.borrow());
             }
         }
         Ok(true)
     }
 
-    /// False when the connection changed before the frame was handed over; it will be sent when sending starts over.
-    async fn send(&mut self, frame: Frame) -> bool {
+    /// False when connection or target changed before there was room for the frame: it is sent when sending starts over.
+    async fn send(&mut self, frame: Frame, stop: &Stop) -> bool {
         let origin = self.outbox.origin();
         let announces = !self.announced;
         let secrets = if announces { vec![(origin.epoch, origin.secret.clone())] } else { Vec::new() };
         let topic = Topic::Frame { operation: frame.operation(), sensor: (&self.sender.sensor).into() }.to_string();
         let payload = frame.encode(&secrets);
         let started = Instant::now();
-        let handed = tokio::select! {
-            biased;
-            // Looked at, and left for the loop to see.
-            changed = self.connected.changed() => {
-                self.connected.mark_changed();
-                if changed.is_ok() {
-                    self.start_over(Duration::ZERO);
+        let link = self.link.clone();
+        let mut handing = pin!(link.enqueue(topic, payload));
+        let handed = loop {
+            tokio::select! {
+                biased;
+                changed = self.connected.changed() => {
+                    self.connected.mark_changed(); // For the loop to see.
+                    if changed.is_ok() {
+                        self.start_over(Duration::ZERO);
+                    }
+                    return false;
                 }
-                return false;
+                () = stop.stopped() => return false,
+                _ = self.target.turn() => return false,
+                () = self.slow.notified() => self.target.tell(Event::Slow),
+                handed = &mut handing => break handed,
             }
-            handed = self.link.enqueue(topic, payload) => handed,
         };
         let flying = Flying {
             outbox: self.outbox.clone(),
@@ -400,7 +407,7 @@ struct Flying {
     /// The connection on which it announces the secret.
     announces: Option<u64>,
     started: Instant,
-    /// A send that takes longer is told to `slow`, at that moment and not when its answer comes.
+    /// A send that takes longer is told to `slow`, at that moment.
     limit: Duration,
     slow: Arc<Notify>,
     frame: Frame,
@@ -468,7 +475,7 @@ impl Flying {
     }
 }
 
-/// What a refusal means for the records.
+/// What it means for the records.
 fn verdict_of(error: &PublishError) -> Verdict {
     match error {
         PublishError::Refused { reason_code: code @ (TOPIC_NAME_INVALID | PAYLOAD_FORMAT_INVALID) } => {

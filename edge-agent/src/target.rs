@@ -41,7 +41,7 @@ pub(crate) struct Target {
     round: JoinSet<Vec<Probe>>,
     /// Writes to the registry that are under way.
     writes: JoinSet<()>,
-    /// The move that [`Target::turn`] has not told yet.
+    /// Why [`Target::relay`] would give another relay than the last time.
     moved: Option<Why>,
 }
 
@@ -93,10 +93,10 @@ impl Target {
         }
     }
 
-    /// Waits until there is another target, and tells why. Can be dropped and called again at any time.
+    /// Waits until there is another target, and tells why, until [`Target::relay`] is asked. Can be dropped and called again at any time.
     pub(crate) async fn turn(&mut self) -> Why {
         loop {
-            if let Some(why) = self.moved.take() {
+            if let Some(why) = self.moved {
                 return why;
             }
             let due = self.choice.due().map(Instant::from_std);
