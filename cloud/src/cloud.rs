@@ -10,12 +10,11 @@ use std::time::Duration;
 use anchor::worker::{Anchoring, Worker};
 use archive::Archive;
 use axum::Router;
-use broker::{Broker, Hub};
+use broker::{Broker, Hub, Watch};
 use chassis::{Clock, Policy, Registry, Stop, Units};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-use crate::access::Watch;
 use crate::anchoring::{Anchored, Chunks};
 use crate::answers::{self, Desk, Question};
 use crate::config::{Config, ConfigError};
@@ -112,8 +111,7 @@ impl Cloud {
     pub async fn start(config: Config, parts: Parts) -> Result<Self, StartError> {
         config.check()?;
         let Parts { clock, registry } = parts;
-        let watch = Watch::before_opening(&config.access);
-        let policy = crate::access::open(&config.access)?;
+        let (policy, watch) = config.access.open()?;
         let metrics = Metrics::register(&registry);
         let late = Late::default();
         let live = Live::new(bytes(config.live.queue), late.clone(), metrics.clone());
@@ -176,7 +174,7 @@ impl Cloud {
             committed,
             batcher: Batcher::new(config.receipts.wait.duration(), config.receipts.frames_max),
             live,
-            watch: watch(policy),
+            watch,
             anchoring,
             clock,
             metrics,

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use broker::Access;
 use chassis::{Size, Span};
 use serde::Deserialize;
 
@@ -52,21 +53,6 @@ pub struct Config {
 
 fn name() -> String {
     "cloud".to_owned()
-}
-
-/// Who may connect and what they may do.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "lowercase")]
-pub enum Access {
-    /// Everybody may do everything. Only with loopback addresses.
-    Anonymous,
-    /// Users with passwords, and what each is granted.
-    Files {
-        /// `name:$argon2id$…` lines.
-        users: PathBuf,
-        /// `[[grant]]` tables.
-        grants: PathBuf,
-    },
 }
 
 /// Limits of the archive.

@@ -6,7 +6,6 @@
 //! the commit. What is past is asked for over MQTT or HTTP, and goes through [`History`], which takes a [`Viewer`] for every read. The same
 //! grants serve all of it.
 
-mod access;
 mod anchoring;
 mod answers;
 mod cloud;
@@ -26,7 +25,8 @@ pub mod receipts;
 
 pub use anchoring::ServerState;
 pub use cloud::{Cloud, Parts, StartError};
-pub use config::{Access, Config, ConfigError};
+pub use broker::Access;
+pub use config::{Config, ConfigError};
 pub use history::{Ask, History, Viewer};
 pub use problem::Problem;
 pub use reading::{Page, Payload, Reading};
