@@ -77,7 +77,7 @@ fn table(sensor: &str, target: Option<&Moved>, relays: &[Measured], moves: &[Mov
     };
     writeln!(text, "{sensor} sends to {} since {} ({})", target.to, moment::format(target.at), target.why.as_str())?;
     if !relays.is_empty() {
-        writeln!(text, "\n  {:<20}  {:>10}  {}", "relay", "round trip", "measured")?;
+        writeln!(text, "\n  {:<20}  {:>10}  measured", "relay", "round trip")?;
     }
     for measured in relays {
         let mark = if measured.relay == target.to { '*' } else { ' ' };
