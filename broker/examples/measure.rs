@@ -139,7 +139,11 @@ fn published(address: SocketAddr, topic: &str, routed: bool) -> Result<(), Box<d
     }
     let (took, used) = (started.elapsed().as_secs_f64(), process_seconds()? - process);
     println!("{:.0} acknowledged a second", count as f64 / took);
-    println!("{:.0} ns of processor time a message in the broker, {:.0} ns in the clients", (used - own) * 1e9 / count as f64, own * 1e9 / count as f64);
+    println!(
+        "{:.0} ns of processor time a message in the broker, {:.0} ns in the clients",
+        (used - own) * 1e9 / count as f64,
+        own * 1e9 / count as f64
+    );
     if routed {
         println!("{:.0} delivered a second", delivered.load(Ordering::Relaxed) as f64 / took);
     }
@@ -214,7 +218,11 @@ fn hub(runtime: &tokio::runtime::Runtime, broker: &Broker, address: SocketAddr) 
     let (took, used) = (started.elapsed().as_secs_f64(), process_seconds()? - process);
     std::thread::sleep(Duration::from_secs(1));
     let (delivered, lost) = (delivered.load(Ordering::Relaxed), broker.metrics().messages_lost());
-    println!("{:.0} published a second, {:.0} ns of processor time each (client included)", sent as f64 / took, used * 1e9 / sent as f64);
+    println!(
+        "{:.0} published a second, {:.0} ns of processor time each (client included)",
+        sent as f64 / took,
+        used * 1e9 / sent as f64
+    );
     println!("{:.0} delivered a second, {lost} lost of {sent}", delivered as f64 / took);
     Ok(())
 }
@@ -234,7 +242,10 @@ fn idle(broker: &Broker, address: SocketAddr, before: u64) -> Result<(), Box<dyn
     }
     std::thread::sleep(Duration::from_secs(1));
     let (count, full) = (broker.metrics().connections(), resident()?);
-    println!("{count} connections, {before} kB before, {empty} kB without, {full} kB with: {:.2} KiB each", (full - empty) as f64 / count as f64);
+    println!(
+        "{count} connections, {before} kB before, {empty} kB without, {full} kB with: {:.2} KiB each",
+        (full - empty) as f64 / count as f64
+    );
     drop(clients.stdin.take());
     clients.wait()?;
     Ok(())

@@ -116,7 +116,8 @@ async fn admit(core: &Arc<Core>, mut connect: Connect, peer: SocketAddr) -> Resu
         Err(Denied::Unavailable) => return Err(Refused::new(v5, 0x88, 3, Reason::Unavailable)),
     };
     let assigned = connect.client_id.is_empty();
-    let id = if assigned { format!("auto-{}-{}", core.clock.now(), core.number()) } else { std::mem::take(&mut connect.client_id) };
+    let id =
+        if assigned { format!("auto-{}-{}", core.clock.now(), core.number()) } else { std::mem::take(&mut connect.client_id) };
     let Ok(seat) = Seat::take(core, &id, user.clone()) else {
         return Err(Refused::new(v5, 0x85, 2, Reason::NotAuthorized));
     };

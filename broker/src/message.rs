@@ -104,7 +104,13 @@ pub(crate) struct Envelope<'a> {
 
 impl<'a> Envelope<'a> {
     pub(crate) fn encoded_len(&self) -> usize {
-        1 + 8 + if self.expires_at.is_some() { 8 } else { 0 } + 2 + self.topic.len() + 4 + self.properties.len() + self.payload.len()
+        1 + 8
+            + if self.expires_at.is_some() { 8 } else { 0 }
+            + 2
+            + self.topic.len()
+            + 4
+            + self.properties.len()
+            + self.payload.len()
     }
 
     pub(crate) fn encode(&self, out: &mut BytesMut) {
@@ -174,15 +180,8 @@ mod tests {
     #[test]
     fn an_envelope_comes_back_as_it_was() {
         for expires_at in [None, Some(77)] {
-            let envelope = Envelope {
-                qos: 2,
-                retain: true,
-                publisher: 9,
-                expires_at,
-                topic: "é/x",
-                properties: &[1, 1],
-                payload: b"",
-            };
+            let envelope =
+                Envelope { qos: 2, retain: true, publisher: 9, expires_at, topic: "é/x", properties: &[1, 1], payload: b"" };
             let mut out = BytesMut::new();
             envelope.encode(&mut out);
             assert_eq!(out.len(), envelope.encoded_len());

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use chassis::Registry;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use chassis::Registry;
 
 /// Why something was refused or closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -75,18 +75,38 @@ impl Metrics {
         let metrics = Metrics::default();
         let own = &metrics.0;
         registry.register("broker_connections", "Connections open now", own.connections.clone());
-        registry.register("broker_connections_accepted", "Connections that got a CONNACK of success", own.connections_accepted.clone());
-        registry.register("broker_connections_refused", "Connections that were refused, by reason", own.connections_refused.clone());
-        registry.register("broker_connections_closed", "Connections that the broker closed, by reason", own.connections_closed.clone());
+        registry.register(
+            "broker_connections_accepted",
+            "Connections that got a CONNACK of success",
+            own.connections_accepted.clone(),
+        );
+        registry.register(
+            "broker_connections_refused",
+            "Connections that were refused, by reason",
+            own.connections_refused.clone(),
+        );
+        registry.register(
+            "broker_connections_closed",
+            "Connections that the broker closed, by reason",
+            own.connections_closed.clone(),
+        );
         registry.register("broker_publishes_received", "PUBLISH packets received", own.publishes_received.clone());
         registry.register("broker_publishes_refused", "PUBLISH packets refused, by reason", own.publishes_refused.clone());
         registry.register("broker_acks_sent", "PUBACK and PUBREC packets written", own.acks_sent.clone());
-        registry.register("broker_messages_routed", "Messages handed to the router, once for each filter", own.messages_routed.clone());
+        registry.register(
+            "broker_messages_routed",
+            "Messages handed to the router, once for each filter",
+            own.messages_routed.clone(),
+        );
         registry.register("broker_messages_delivered", "PUBLISH packets written to subscribers", own.messages_delivered.clone());
         registry.register("broker_messages_lost", "Messages that a lagging subscriber will never see", own.messages_lost.clone());
         registry.register("broker_deliveries_withheld", "Messages not delivered, by reason", own.deliveries_withheld.clone());
         registry.register("broker_subscriptions", "Subscriptions of the clients now connected", own.subscriptions.clone());
-        registry.register("broker_subscriptions_refused", "Filters refused in a SUBACK, by reason", own.subscriptions_refused.clone());
+        registry.register(
+            "broker_subscriptions_refused",
+            "Filters refused in a SUBACK, by reason",
+            own.subscriptions_refused.clone(),
+        );
         metrics
     }
 

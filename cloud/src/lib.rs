@@ -24,8 +24,8 @@ pub mod reading;
 pub mod receipts;
 
 pub use anchoring::ServerState;
-pub use cloud::{Cloud, Parts, StartError};
 pub use broker::Access;
+pub use cloud::{Cloud, Parts, StartError};
 pub use config::{Config, ConfigError};
 pub use history::{Ask, History, Viewer};
 pub use problem::Problem;

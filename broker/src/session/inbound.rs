@@ -383,7 +383,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 }
 
 /// Puts a publish into its envelope, once for all slots that it goes to.
-fn route_to(routing: &Routing, route: &Route, packet: &Publish<'_>, expiry: Option<u32>, publisher: u64, packets: &mut Vec<Packet>) {
+fn route_to(
+    routing: &Routing,
+    route: &Route,
+    packet: &Publish<'_>,
+    expiry: Option<u32>,
+    publisher: u64,
+    packets: &mut Vec<Packet>,
+) {
     let mut copied = Vec::new();
     let properties = if expiry.is_some() {
         publish::copy_without_expiry(packet.properties, &mut copied);

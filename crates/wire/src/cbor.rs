@@ -211,7 +211,8 @@ mod tests {
 
     #[test]
     fn longer_encodings_of_the_same_value_are_refused() {
-        for (bytes, canonical) in [(&[0x17][..], true), (&[0x18, 0x17], false), (&[0x18, 0x18], true), (&[0x19, 0, 0xff], false)] {
+        for (bytes, canonical) in [(&[0x17][..], true), (&[0x18, 0x17], false), (&[0x18, 0x18], true), (&[0x19, 0, 0xff], false)]
+        {
             assert_eq!(Strict::new(bytes).uint().is_ok(), canonical, "{bytes:02x?}");
         }
         assert_eq!(Strict::new(&[0x38, 0x17]).int(), Err(Fault::NotCanonical { at: 0 }));

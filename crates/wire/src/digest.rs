@@ -238,7 +238,8 @@ impl ChunkHeader {
     /// [`Fault`] for anything but a canonical header that keeps its own rules.
     pub fn decode(r: &mut Strict<'_>) -> Result<Self, Fault> {
         r.array_of(7, "chunk")?;
-        let series = r.text()?.parse().map_err(|_| Fault::Rule { field: "series", rule: "is not a valid area/sensor/stream name" })?;
+        let series =
+            r.text()?.parse().map_err(|_| Fault::Rule { field: "series", rule: "is not a valid area/sensor/stream name" })?;
         let header = Self {
             series,
             epoch: Epoch(r.uint()?),

@@ -70,7 +70,10 @@ impl<'a> RunView<'a> {
         let start = r.position();
         let (mut last_at, mut at_min, mut at_max) = (first_at, first_at, first_at);
         for _ in 0..others {
-            last_at = last_at.checked_add(r.int()?).filter(|at| *at >= 0).ok_or(Fault::Rule { field: "at", rule: "leaves the range of times" })?;
+            last_at = last_at
+                .checked_add(r.int()?)
+                .filter(|at| *at >= 0)
+                .ok_or(Fault::Rule { field: "at", rule: "leaves the range of times" })?;
             at_min = at_min.min(last_at);
             at_max = at_max.max(last_at);
         }
@@ -93,8 +96,21 @@ impl<'a> RunView<'a> {
         }
         let payloads = &bytes[start..r.position()];
         let raw = &bytes[..r.position()];
-        let run =
-            Self { series, epoch, operation, first_seq, count, first_at, last_at, at_min, at_max, payload_bytes, differences, payloads, raw };
+        let run = Self {
+            series,
+            epoch,
+            operation,
+            first_seq,
+            count,
+            first_at,
+            last_at,
+            at_min,
+            at_max,
+            payload_bytes,
+            differences,
+            payloads,
+            raw,
+        };
         Ok((run, r.rest()))
     }
 
@@ -194,7 +210,14 @@ impl<'a> Iterator for Records<'a> {
         }
         let payload = self.payloads.bytes().expect("a run's payloads were validated when it was parsed");
         self.next += 1;
-        Some(RecordView { series: self.run.series, epoch: self.run.epoch, seq, at: self.at, operation: self.run.operation, payload })
+        Some(RecordView {
+            series: self.run.series,
+            epoch: self.run.epoch,
+            seq,
+            at: self.at,
+            operation: self.run.operation,
+            payload,
+        })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

@@ -326,7 +326,9 @@ mod tests {
         assert_eq!(key.series.stream(), "power/active");
         assert_eq!(key.series.sensor_id().as_str(), "cityA/meter-0017");
         assert_eq!(key.to_string(), "cityA/meter-0017/power/active@9f3c.1029");
-        for other in ["a/b/c@09f3c.1", "a/b/c@9F3C.1", "a/b/c@9f3c.01", "a/b/c@9f3c.0", "a/b/c@9f3c.+1", "a/b/c@9f3c", "a/b@9f3c.1"] {
+        for other in
+            ["a/b/c@09f3c.1", "a/b/c@9F3C.1", "a/b/c@9f3c.01", "a/b/c@9f3c.0", "a/b/c@9f3c.+1", "a/b/c@9f3c", "a/b@9f3c.1"]
+        {
             assert!(other.parse::<RecordKey>().is_err(), "{other} was taken");
         }
     }

@@ -188,7 +188,10 @@ impl Command {
         let command = match (r.uint()?, items) {
             (0, 3) => Self::Flush { id },
             (1, 6) => {
-                let series = r.text()?.parse().map_err(|_| Fault::Rule { field: "series", rule: "is not a valid area/sensor/stream name" })?;
+                let series = r
+                    .text()?
+                    .parse()
+                    .map_err(|_| Fault::Rule { field: "series", rule: "is not a valid area/sensor/stream name" })?;
                 Self::Pull { id, series, from: r.int()?, to: r.int()? }
             }
             _ => return Err(Fault::Rule { field: "command", rule: "is of an unknown kind" }),
@@ -237,7 +240,8 @@ mod tests {
             Announcement { epoch: Epoch(1), scope: None, secret: EpochSecret::new([1; 32]) },
             Announcement { epoch: Epoch(2), scope: Some("a/b".parse().unwrap()), secret: EpochSecret::new([2; 32]) },
         ];
-        let frame = UpFrame { relay: "relay-1", relay_epoch: Epoch(9), number: 77, term: 0, historical: true, secrets, runs: &runs };
+        let frame =
+            UpFrame { relay: "relay-1", relay_epoch: Epoch(9), number: 77, term: 0, historical: true, secrets, runs: &runs };
         let mut bytes = Vec::new();
         frame.encode(&mut bytes);
         let read = UpFrame::parse(&bytes).unwrap();

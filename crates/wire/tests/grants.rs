@@ -43,10 +43,15 @@ fn a11_an_analyst_of_one_area_sees_that_area_only() {
     assert!(allowed(&grants, &alice, Query, "data/cityA/meter-1/power"));
     assert!(allowed(&grants, &alice, Subscribe, "data/cityA/#") && allowed(&grants, &alice, Subscribe, "data/cityA/+/power/#"));
     assert!(grants.delivers(&alice, "data/cityA/meter-1/power", 0));
-    for filter in ["#", "data/#", "data/+/meter-1/power", "+/cityA/#", "data/cityB/#", "data/cityA2/#", "data", "$share/g/data/cityA/#"] {
+    for filter in
+        ["#", "data/#", "data/+/meter-1/power", "+/cityA/#", "data/cityB/#", "data/cityA2/#", "data", "$share/g/data/cityA/#"]
+    {
         assert_eq!(grants.verdict(&alice, Subscribe, filter, 0), Verdict::Denied(Denial::NoGrant), "{filter}");
     }
-    assert!(!allowed(&grants, &alice, Query, "data/cityB/meter-1/power") && !allowed(&grants, &alice, Publish, "data/cityA/meter-1/power"));
+    assert!(
+        !allowed(&grants, &alice, Query, "data/cityB/meter-1/power")
+            && !allowed(&grants, &alice, Publish, "data/cityA/meter-1/power")
+    );
     assert!(!grants.delivers(&alice, "data/cityB/meter-1/power", 0));
     assert!(!allowed(&grants, &user("bob", "laptop"), Query, "data/cityA/meter-1/power"));
     assert!(!allowed(&grants, &user("Alice", "laptop"), Query, "data/cityA/meter-1/power"));
@@ -92,12 +97,25 @@ fn a11_names_stand_for_themselves_and_smuggle_nothing() {
     let meter = user("meter-1", "c7");
     assert!(allowed(&grants, &meter, Publish, "op/store/cityA/meter-1/power") && allowed(&grants, &meter, Publish, "query/c7"));
     assert!(allowed(&grants, &meter, Publish, "x/a-meter-1.c7-b") && allowed(&grants, &meter, Subscribe, "own/c7/+"));
-    for topic in ["op/store/cityA/meter-2/power", "op/store/cityA/meter-11/power", "query/c77", "query/%c", "x/a-meter-1.c7", "x/a-c7.meter-1-b"] {
+    for topic in [
+        "op/store/cityA/meter-2/power",
+        "op/store/cityA/meter-11/power",
+        "query/c77",
+        "query/%c",
+        "x/a-meter-1.c7",
+        "x/a-c7.meter-1-b",
+    ] {
         assert!(!allowed(&grants, &meter, Publish, topic), "{topic}");
     }
     for client in ["+", "#", "a+b", "a/b", "a/#", "$SYS", "", "a\0"] {
         let subject = user(client, client);
-        let topics = [format!("op/store/cityA/{client}/x"), format!("query/{client}"), "query/a".into(), "query/a/b".into(), "op/store/cityA//x".into()];
+        let topics = [
+            format!("op/store/cityA/{client}/x"),
+            format!("query/{client}"),
+            "query/a".into(),
+            "query/a/b".into(),
+            "op/store/cityA//x".into(),
+        ];
         for topic in &topics {
             assert!(!allowed(&grants, &subject, Publish, topic), "{client:?} {topic:?}");
         }
@@ -115,7 +133,14 @@ fn c9_a_grant_holds_from_its_first_to_before_its_last_nanosecond() {
         "users": ["alice"], "actions": ["subscribe"], "areas": ["cityA"], "not_before": "1970-01-01T00:00:01Z", "until": "1970-01-01T02:00:02+02:00",
     }]));
     let alice = user("alice", "c");
-    for (now, holds) in [(0, false), (999_999_999, false), (1_000_000_000, true), (1_999_999_999, true), (2_000_000_000, false), (i64::MAX, false)] {
+    for (now, holds) in [
+        (0, false),
+        (999_999_999, false),
+        (1_000_000_000, true),
+        (1_999_999_999, true),
+        (2_000_000_000, false),
+        (i64::MAX, false),
+    ] {
         let expected = if holds { Verdict::Allowed } else { Verdict::Denied(Denial::OutOfTime) };
         assert_eq!(grants.verdict(&alice, Subscribe, "data/cityA/#", now), expected, "{now}");
         assert_eq!(grants.delivers(&alice, "data/cityA/m/p", now), holds, "{now}");
@@ -155,19 +180,21 @@ fn a_fault_names_the_grant_the_field_and_the_fix() {
         (with("until", json!("2026-01-31T18:00:00")), ["grant 2: until:", "with its offset"]),
         (with("not_before", json!("9000-01-01T00:00:00Z")), ["grant 2: not_before:", "use a year from 1678 to 2261"]),
         (with("untill", json!("2026-01-31T18:00:00Z")), ["grant 2: unknown field `untill`", "`until`"]),
+        (faults(json!({"users": ["a"], "actions": ["publish"], "areas": ["a"]})), ["grant 2: areas:", "in a grant of its own"]),
         (
-            faults(json!({"users": ["a"], "actions": ["publish"], "areas": ["a"]})),
-            ["grant 2: areas:", "in a grant of its own"],
-        ),
-        (
-            faults(json!({"users": ["a"], "actions": ["query"], "areas": ["a"], "not_before": "2026-01-01T00:00:00Z", "until": "2026-01-01T00:00:00Z"})),
+            faults(
+                json!({"users": ["a"], "actions": ["query"], "areas": ["a"], "not_before": "2026-01-01T00:00:00Z", "until": "2026-01-01T00:00:00Z"}),
+            ),
             ["grant 2: until:", "give a later time"],
         ),
     ] {
         assert!(parts.iter().all(|part| message.contains(part)), "{message}\nlacks one of {parts:?}");
     }
     assert_eq!(faults(json!({})).lines().count(), 3, "every fault is told at once");
-    assert!(serde_json::from_value::<GrantsFile>(json!({"grants": []})).is_err_and(|error| error.to_string().contains("unknown field `grants`")));
+    assert!(
+        serde_json::from_value::<GrantsFile>(json!({"grants": []}))
+            .is_err_and(|error| error.to_string().contains("unknown field `grants`"))
+    );
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Golden bytes: what two processes must agree upon to the last byte. Vectors are added, never edited.
 
 use wire::digest::{leaf, to_hex};
-use wire::{Announcement, ChunkHeader, Command, Epoch, EpochSecret, FrameView, Operation, Receipt, Record, RunBuilder, RunView, UpFrame};
+use wire::{
+    Announcement, ChunkHeader, Command, Epoch, EpochSecret, FrameView, Operation, Receipt, Record, RunBuilder, RunView, UpFrame,
+};
 use wire::{encode_frame, merkle};
 
 /// Compares with a committed vector, whose lines may be broken anywhere.
@@ -113,7 +115,8 @@ fn v1_uplink() {
         Announcement { epoch: Epoch(1), scope: None, secret: secret() },
         Announcement { epoch: Epoch(0x9f3c), scope: Some("cityA/meter-0017".parse().unwrap()), secret: secret() },
     ];
-    let frame = UpFrame { relay: "relay-1", relay_epoch: Epoch(0xabcd), number: 70_000, term: 3, historical: true, secrets, runs: &runs };
+    let frame =
+        UpFrame { relay: "relay-1", relay_epoch: Epoch(0xabcd), number: 70_000, term: 3, historical: true, secrets, runs: &runs };
     let mut bytes = Vec::new();
     frame.encode(&mut bytes);
     assert_vector!("up_frame_v1", bytes);

@@ -150,7 +150,9 @@ pub(super) fn compile(number: usize, grant: &Grant, faults: &mut Vec<GrantFault>
 }
 
 fn nanoseconds(text: &str) -> Result<At, String> {
-    let time: Timestamp =
-        text.parse().map_err(|_| format!("{text:?} is not a time; write it like \"2026-01-31T18:00:00Z\" (RFC 3339, with its offset)"))?;
-    At::try_from(time.as_nanosecond()).map_err(|_| format!("{text:?} is out of range; use a year from 1678 to 2261, or leave it out"))
+    let time: Timestamp = text
+        .parse()
+        .map_err(|_| format!("{text:?} is not a time; write it like \"2026-01-31T18:00:00Z\" (RFC 3339, with its offset)"))?;
+    At::try_from(time.as_nanosecond())
+        .map_err(|_| format!("{text:?} is out of range; use a year from 1678 to 2261, or leave it out"))
 }

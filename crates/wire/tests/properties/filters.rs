@@ -5,15 +5,17 @@ use crate::hostile_text;
 
 /// Few names, so that filters and topics often meet.
 fn filter() -> impl Strategy<Value = String> {
-    (prop::collection::vec(prop::sample::select(&["a", "b", "", "+", "$s"][..]), 0..5), any::<bool>()).prop_map(|(mut levels, rest)| {
-        if rest || levels.is_empty() {
-            levels.push("#");
-        }
-        if levels == [""] {
-            levels.push("a");
-        }
-        levels.join("/")
-    })
+    (prop::collection::vec(prop::sample::select(&["a", "b", "", "+", "$s"][..]), 0..5), any::<bool>()).prop_map(
+        |(mut levels, rest)| {
+            if rest || levels.is_empty() {
+                levels.push("#");
+            }
+            if levels == [""] {
+                levels.push("a");
+            }
+            levels.join("/")
+        },
+    )
 }
 
 fn topic() -> impl Strategy<Value = String> {

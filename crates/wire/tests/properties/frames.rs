@@ -1,7 +1,9 @@
 use proptest::prelude::*;
 use proptest::sample::Index;
 use wire::cbor::Strict;
-use wire::{Announcement, ChunkHeader, Command, Epoch, EpochSecret, Fault, FrameView, Intervals, Operation, Receipt, Record, RecordKey};
+use wire::{
+    Announcement, ChunkHeader, Command, Epoch, EpochSecret, Fault, FrameView, Intervals, Operation, Receipt, Record, RecordKey,
+};
 use wire::{RunBuilder, RunView, Runs, UpFrame, encode_frame};
 
 use crate::series;
@@ -39,7 +41,8 @@ impl Run {
     }
 
     fn records(&self) -> Vec<Record> {
-        let key = |seq| RecordKey { series: self.series.parse().expect("a generated series is valid"), epoch: Epoch(self.epoch), seq };
+        let key =
+            |seq| RecordKey { series: self.series.parse().expect("a generated series is valid"), epoch: Epoch(self.epoch), seq };
         (self.first_seq..)
             .zip(&self.readings)
             .map(|(seq, (at, payload))| Record { key: key(seq), at: *at, operation: self.operation, payload: payload.clone() })
@@ -80,7 +83,15 @@ fn messages() -> impl Strategy<Value = Vec<Vec<u8>>> {
             Announcement { epoch, scope, secret }
         });
         let body = encoded.concat();
-        let up = UpFrame { relay: "relay-1", relay_epoch: Epoch(7), number: number >> 1, term: number / 3, historical, secrets: secrets.collect(), runs: &body };
+        let up = UpFrame {
+            relay: "relay-1",
+            relay_epoch: Epoch(7),
+            number: number >> 1,
+            term: number / 3,
+            historical,
+            secrets: secrets.collect(),
+            runs: &body,
+        };
         let mut up_frame = Vec::new();
         up.encode(&mut up_frame);
         let numbers: Intervals = [(1, 5), (9, 9 + number / 4), (number >> 1 | 1 << 62, i64::MAX as u64)].into_iter().collect();
@@ -88,8 +99,17 @@ fn messages() -> impl Strategy<Value = Vec<Vec<u8>>> {
         let mut header = Vec::new();
         let intervals: Intervals = [(1, 3), (10, 10 + number / 4)].into_iter().collect();
         let count = intervals.count();
-        ChunkHeader { series, epoch: Epoch(number), intervals, at_min: 4, at_max: 1 << 40, count, root: [9; 32] }.encode(&mut header);
-        vec![body, frame, up_frame, Receipt { relay_epoch: Epoch(1), numbers }.encode(), pull.encode(), Command::Flush { id: number }.encode(), header]
+        ChunkHeader { series, epoch: Epoch(number), intervals, at_min: 4, at_max: 1 << 40, count, root: [9; 32] }
+            .encode(&mut header);
+        vec![
+            body,
+            frame,
+            up_frame,
+            Receipt { relay_epoch: Epoch(1), numbers }.encode(),
+            pull.encode(),
+            Command::Flush { id: number }.encode(),
+            header,
+        ]
     })
 }
 
@@ -295,10 +315,12 @@ fn c10_a_frame_of_very_many_empty_readings_is_refused() {
 fn numbers_that_no_database_can_hold_are_refused() {
     let receipt = |last| Receipt { relay_epoch: Epoch(1), numbers: Intervals::of(1, last) }.encode();
     assert!(Receipt::parse(&receipt(i64::MAX as u64)).is_ok() && Receipt::parse(&receipt(1 << 63)).is_err());
-    let runs = Run { series: "a/b/c".into(), operation: Operation::Store, epoch: 1, first_seq: 1, readings: vec![(1, vec![])] }.encode();
+    let runs =
+        Run { series: "a/b/c".into(), operation: Operation::Store, epoch: 1, first_seq: 1, readings: vec![(1, vec![])] }.encode();
     let frame = |number| {
         let mut out = Vec::new();
-        UpFrame { relay: "r", relay_epoch: Epoch(1), number, term: 0, historical: false, secrets: vec![], runs: &runs }.encode(&mut out);
+        UpFrame { relay: "r", relay_epoch: Epoch(1), number, term: 0, historical: false, secrets: vec![], runs: &runs }
+            .encode(&mut out);
         out
     };
     assert!(UpFrame::parse(&frame(i64::MAX as u64)).is_ok() && UpFrame::parse(&frame(u64::MAX)).is_err());

@@ -1,8 +1,8 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
-use wire::cbor::Strict;
 use wire::Intervals;
+use wire::cbor::Strict;
 
 /// A set of small numbers, and the same shifted to the upper end of all numbers: both ends have their edge cases.
 fn shift(number: u64, high: bool) -> u64 {
