@@ -8,9 +8,9 @@ use crate::host;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// What the file configures.
+    /// What the file configures; without it the file's own keys tell.
     #[arg(value_enum)]
-    kind: Kind,
+    kind: Option<Kind>,
     /// The file.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
@@ -32,7 +32,7 @@ enum Kind {
 
 pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
     let file = &args.config;
-    match args.kind {
+    match args.kind.map_or_else(|| kind_of(file), Ok)? {
         Kind::Relay => host::configuration::<::relay::Config>(file, "relay")?.check()?,
         Kind::Cloud => host::configuration::<::cloud::Config>(file, "cloud")?.check()?,
         Kind::Agent => host::configuration::<::edge_agent::Config>(file, "agent")?.check()?,
@@ -41,6 +41,21 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
     }
     host::print(&format!("{} holds\n", file.display()))?;
     Ok(Exit::Ok)
+}
+
+/// Each kind of file has a key that no other has.
+fn kind_of(file: &Path) -> Result<Kind, ConfigFault> {
+    let keys: serde_json::Map<String, serde_json::Value> = chassis::load_config(file, "", [])?;
+    let kinds = [
+        ("relay", Kind::Relay),
+        ("sensor", Kind::Agent),
+        ("http", Kind::Cloud),
+        ("grant", Kind::Grants),
+        ("grants", Kind::Broker),
+    ];
+    let found = kinds.into_iter().find(|(key, _)| keys.contains_key(*key)).map(|(_, kind)| kind);
+    found
+        .ok_or_else(|| ConfigFault::key("", "does not tell what the file configures; name it: forebay check relay --config FILE"))
 }
 
 fn check_grants(file: &Path) -> Result<(), ConfigFault> {
