@@ -15,8 +15,12 @@ use parking_lot::Mutex;
 use rumqttd::local::{LinkBuilder, LinkRx, LinkTx};
 use rumqttd::protocol::{Disconnect, DisconnectReasonCode, Packet, Publish};
 use rumqttd::{Notification, RouterConfig};
+use tokio::sync::Semaphore;
 
 use crate::index::{Slot, slot_name, slot_of};
+
+/// Links made at the same time: each takes a thread for as long as the router takes to answer.
+const ATTACHING_MAX: usize = 64;
 
 /// Messages that wait for the router on the publishers' link; beyond, publishers wait. The router takes all that wait before it
 /// delivers again, so more of them than it delivers at once would starve the subscribers.
@@ -44,6 +48,8 @@ pub(crate) fn publish(slot: bytes::Bytes, envelope: bytes::Bytes) -> Packet {
 pub(crate) struct Router {
     build: Arc<Build>,
     names: Mutex<Names>,
+    /// Links made at the same time.
+    attaching: Semaphore,
     /// One link carries everybody's publishes, so the order of each publisher is kept.
     publisher: Mutex<Publisher>,
 }
@@ -75,7 +81,7 @@ impl Router {
         let build: Arc<Build> = Arc::new(move |name| LinkBuilder::new(name, events.clone()));
         let (tx, rx, _) = build("p").build().map_err(|fault| RouterFault(fault.to_string()))?;
         let publisher = Mutex::new(Publisher { tx, _rx: rx });
-        Ok(Arc::new(Router { build, names: Mutex::default(), publisher }))
+        Ok(Arc::new(Router { build, names: Mutex::default(), attaching: Semaphore::new(ATTACHING_MAX), publisher }))
     }
 
     /// Hands messages over, in order. `false`: the router has too much in hand, nothing was taken, try again in a moment.
@@ -110,19 +116,30 @@ impl Router {
 
     /// A link for a subscriber.
     pub(crate) async fn attach(self: &Arc<Self>) -> Result<Attachment, RouterFault> {
+        let _turn = self.attaching.acquire().await.map_err(|fault| RouterFault(fault.to_string()))?;
         let router = self.clone();
-        let made = tokio::task::spawn_blocking(move || {
-            let number = {
-                let mut names = router.names.lock();
-                names.free.pop().unwrap_or_else(|| {
-                    names.used += 1;
-                    names.used
-                })
-            };
-            let (tx, rx, _) = (router.build)(&format!("c{number}")).build().map_err(|fault| RouterFault(fault.to_string()))?;
-            Ok(Attachment { tx, rx, number, router })
+        let (made, answer) = tokio::sync::oneshot::channel();
+        // A thread of its own and none of the runtime's: a router that has died never answers, and a runtime waits for its own
+        // threads before it ends.
+        let thread = std::thread::Builder::new().name("attach".to_owned()).spawn(move || {
+            // Whoever asked may have gone; the attachment then ends with its drop.
+            let _ = made.send(router.link());
         });
-        made.await.map_err(|fault| RouterFault(fault.to_string()))?
+        thread.map_err(|fault| RouterFault(fault.to_string()))?;
+        answer.await.map_err(|fault| RouterFault(fault.to_string()))?
+    }
+
+    /// Makes a link; blocks until the router answers.
+    fn link(self: Arc<Self>) -> Result<Attachment, RouterFault> {
+        let number = {
+            let mut names = self.names.lock();
+            names.free.pop().unwrap_or_else(|| {
+                names.used += 1;
+                names.used
+            })
+        };
+        let (tx, rx, _) = (self.build)(&format!("c{number}")).build().map_err(|fault| RouterFault(fault.to_string()))?;
+        Ok(Attachment { tx, rx, number, router: self })
     }
 }
 
