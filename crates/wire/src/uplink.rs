@@ -5,6 +5,7 @@
 //!                          [[epoch uint, scope tstr or "", secret bstr .size 32], …], bstr .cborseq run]
 //! down/{relay}/receipts   [1, relay epoch uint, intervals]
 //! down/{relay}/commands   [1, id uint, 0]  or  [1, id uint, 1, series tstr, from int, to int]
+//!                         or  [1, id uint, 2, [[after uint, through uint], …]]
 //! ```
 //!
 //! A frame's number is the id of the page that holds its runs at the relay. It never changes, so a frame that is sent again
@@ -14,6 +15,7 @@ use crate::cbor::{Fault, Strict, put_array, put_bool, put_bytes, put_int, put_te
 use crate::digest::EpochSecret;
 use crate::frame::{RunView, Runs, SECRETS_MAX, check_version, count_runs};
 use crate::ids::{Epoch, RelayId, SensorId, Series};
+use crate::index::{STRETCHES_MAX, Stretch};
 use crate::intervals::Intervals;
 use crate::record::At;
 
@@ -154,17 +156,17 @@ impl Receipt {
     }
 }
 
-/// What the cloud asks of a relay. The answer is that the records come up as frames.
+/// What the cloud asks of a relay. Records come up as frames, and a [`crate::Reply`] says which; index pages come up as such.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Hand over everything in the storage area.
     Flush {
-        /// Number of the command, for logs.
+        /// Number of the command; the reply repeats it.
         id: u64,
     },
     /// Hand over what the storage area holds of a series within a time range.
     Pull {
-        /// Number of the command, for logs.
+        /// Number of the command; the reply repeats it.
         id: u64,
         /// The series.
         series: Series,
@@ -172,6 +174,13 @@ pub enum Command {
         from: At,
         /// First generation time that is no longer wanted.
         to: At,
+    },
+    /// State the chunks of these stretches again: the cloud's index differs from the relay's.
+    Index {
+        /// Number of the command.
+        id: u64,
+        /// The stretches.
+        stretches: Vec<Stretch>,
     },
 }
 
@@ -193,6 +202,18 @@ impl Command {
                     .parse()
                     .map_err(|_| Fault::Rule { field: "series", rule: "is not a valid area/sensor/stream name" })?;
                 Self::Pull { id, series, from: r.int()?, to: r.int()? }
+            }
+            (2, 4) => {
+                let count = r.array()?;
+                if count > STRETCHES_MAX as u64 {
+                    return Err(Fault::Rule { field: "stretches", rule: "are more than 4096" });
+                }
+                let mut stretches = Vec::new();
+                for _ in 0..count {
+                    r.array_of(2, "stretch")?;
+                    stretches.push(Stretch::read(&mut r)?);
+                }
+                Self::Index { id, stretches }
             }
             _ => return Err(Fault::Rule { field: "command", rule: "is of an unknown kind" }),
         };
@@ -218,6 +239,17 @@ impl Command {
                 put_text(&mut out, series.as_str());
                 put_int(&mut out, *from);
                 put_int(&mut out, *to);
+            }
+            Self::Index { id, stretches } => {
+                put_array(&mut out, 4);
+                put_uint(&mut out, 1);
+                put_uint(&mut out, *id);
+                put_uint(&mut out, 2);
+                put_array(&mut out, stretches.len() as u64);
+                for stretch in stretches {
+                    put_array(&mut out, 2);
+                    stretch.write(&mut out);
+                }
             }
         }
         out
@@ -253,7 +285,12 @@ mod tests {
     fn receipts_and_commands_are_read_back_as_they_were_written() {
         let receipt = Receipt { relay_epoch: Epoch(3), numbers: [(1, 4), (9, 9)].into_iter().collect() };
         assert_eq!(Receipt::parse(&receipt.encode()), Ok(receipt));
-        for command in [Command::Flush { id: 4 }, Command::Pull { id: 5, series: "a/b/c".parse().unwrap(), from: 0, to: 9 }] {
+        let stretches = vec![Stretch { after: 0, through: 4 }, Stretch { after: 9, through: NUMBER_MAX }];
+        for command in [
+            Command::Flush { id: 4 },
+            Command::Pull { id: 5, series: "a/b/c".parse().unwrap(), from: 0, to: 9 },
+            Command::Index { id: 6, stretches },
+        ] {
             assert_eq!(Command::parse(&command.encode()), Ok(command));
         }
         assert!(Command::parse(&[0x83, 1, 1, 2]).is_err());
