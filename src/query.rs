@@ -4,7 +4,7 @@ use std::io::Write;
 
 use anyhow::Context;
 use chassis::Exit;
-use cloud::gaps::Completeness;
+use cloud::completeness::Completeness;
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -13,8 +13,8 @@ use tokio::sync::Semaphore;
 use wire::grants::{Action, Subject};
 use wire::{At, RecordKey, Series, Topic};
 
+use crate::completeness::Completeness;
 use crate::config;
-use crate::gaps::Completeness;
 use crate::moment;
 use crate::problem::Problem;
 use crate::reading::{Page, Reading};

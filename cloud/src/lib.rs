@@ -9,6 +9,7 @@
 mod anchoring;
 mod answers;
 mod cloud;
+pub mod completeness;
 pub mod config;
 pub mod gaps;
 pub mod history;

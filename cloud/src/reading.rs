@@ -8,7 +8,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use wire::{Operation, Record, RecordKey, RelayId, Series};
 
-use crate::gaps::Completeness;
+use crate::completeness::Completeness;
 use crate::moment;
 
 /// One record: `{"key", "series", "at", "operation", "relay", "payload"}`.
