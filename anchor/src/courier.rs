@@ -6,12 +6,12 @@ use alloy::primitives::{Address, U256};
 use chassis::Clock;
 use wire::Digest;
 
-use crate::chain::{Chain, ChainError, Fees, Identity, Outcome, Written};
+use crate::chain::{Block, Chain, ChainError, Fees, Identity, Outcome, Written};
 use crate::config::{Config, Confirmation};
 use crate::keys::Key;
 use crate::ledger::{Ledger, LedgerError, Target};
 use crate::limits;
-use crate::machine::{Action, Event, Failure, Head, Sight, State, step};
+use crate::machine::{Action, Event, Failure, Head, Nonce, Sight, State, step};
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use crate::registry::{self, Entry};
@@ -72,8 +72,10 @@ pub(crate) struct Courier {
     health: Health,
     /// The chain as it was met, until there is a reason to doubt that it is the same.
     target: Option<Target>,
-    /// The height of the chain when it was last seen.
-    top: u64,
+    /// The newest block when the chain was last seen.
+    top: Option<Block>,
+    /// Whether somebody else has used a nonce of the account since the start.
+    misused: bool,
 }
 
 impl Courier {
@@ -90,7 +92,8 @@ impl Courier {
             metrics,
             health: Health::Starting,
             target: None,
-            top: 0,
+            top: None,
+            misused: false,
         }
     }
 
@@ -106,16 +109,17 @@ impl Courier {
 
     /// One round: confirms what is mined, and carries batches as far as they go.
     pub async fn round(&mut self) -> Result<Pause, Trouble> {
-        self.health = Health::Fine;
+        self.health = if self.misused { Health::ForeignNonce } else { Health::Fine };
         let Some(target) = self.meet().await? else {
             return Ok(Pause::Rest);
         };
         let latest = self.chain.latest().await?;
-        if latest.number < std::mem::replace(&mut self.top, latest.number) {
-            // A chain that was rolled back, or another one behind the same address.
+        if !self.follows(&latest).await? {
+            // Reorganised or rolled back, or another chain behind the same address.
             self.doubt();
             let Some(_) = self.meet().await? else { return Ok(Pause::Rest) };
         }
+        self.top = Some(latest);
         self.confirm(latest, &target).await?;
         while let Some(batch) = self.front().await? {
             let (state, pause) = self.carry(&target, batch, Event::Turn).await?;
@@ -124,6 +128,15 @@ impl Courier {
             }
         }
         Ok(Pause::Poll)
+    }
+
+    /// Whether the newest block stands on the one that was the newest before.
+    async fn follows(&self, latest: &Block) -> Result<bool, Trouble> {
+        let Some(top) = self.top else { return Ok(true) };
+        if top.number >= latest.number {
+            return Ok(top.hash == latest.hash);
+        }
+        Ok(self.chain.block_by_number(top.number).await?.is_some_and(|block| block.hash == top.hash))
     }
 
     /// Makes sure that this is the chain that the ledger was begun on.
@@ -190,10 +203,14 @@ impl Courier {
         Ok((batch.progress.state, Pause::Rest))
     }
 
-    async fn apply(&self, batch: &mut Batch, report: Report) -> Result<Action, Trouble> {
+    async fn apply(&mut self, batch: &mut Batch, report: Report) -> Result<Action, Trouble> {
         let event = match &report {
             Report::Event(event) => event,
             Report::Signed(..) => &Event::Signed,
+        };
+        let nonce = match event {
+            Event::Seen(Sight::Nothing { nonce, .. }) => Some(*nonce),
+            _ => None,
         };
         let before = batch.progress;
         let (after, action) = step(&before, event, self.clock.now());
@@ -206,6 +223,14 @@ impl Courier {
             Report::Event(_) if after != before => on_ledger(move || ledger.save(number, &after)).await?,
             Report::Event(_) => {}
         }
+        let gave_up = after.state == State::Batched && matches!(before.state, State::Signed | State::Sent);
+        if gave_up && nonce == Some(Nonce::Used) {
+            self.suspect(number).await?;
+        }
+        if after.failure == Some(Failure::ForeignHead) && before.failure.is_none() {
+            let (now, ledger) = (self.clock.now(), Arc::clone(&self.ledger));
+            on_ledger(move || ledger.alarm(number, "foreign head", now)).await?;
+        }
         if after.state != before.state {
             tracing::info!(batch = number, from = before.state.as_str(), to = after.state.as_str(), "batch");
             if matches!(before.state, State::Mined | State::Final) && after.state == State::Sent {
@@ -214,6 +239,26 @@ impl Courier {
         }
         batch.progress = after;
         Ok(action)
+    }
+
+    /// A batch's nonce was used, and not by the batch. By another transaction of this ledger, or by somebody who has the key?
+    async fn suspect(&mut self, number: u64) -> Result<(), Trouble> {
+        let ledger = Arc::clone(&self.ledger);
+        for transaction in on_ledger(move || ledger.rivals(number)).await? {
+            if self.chain.receipt(&transaction.hash).await?.is_some() {
+                return Ok(());
+            }
+        }
+        self.misused = true;
+        self.health = Health::ForeignNonce;
+        self.metrics.foreign_nonces.inc();
+        let (now, ledger) = (self.clock.now(), Arc::clone(&self.ledger));
+        on_ledger(move || ledger.alarm(number, "foreign nonce", now)).await?;
+        tracing::error!(
+            batch = number,
+            "somebody else has used a nonce of this key: take another key, and find out who has this one"
+        );
+        Ok(())
     }
 
     /// Signs with a free nonce, if everything is as it should be. Uses no nonce otherwise.
@@ -346,9 +391,9 @@ impl Courier {
         if newest_failed {
             return Ok(Sight::Failed(head));
         }
-        let used = self.chain.nonce(target.submitter).await?;
-        let nonce_used = transactions.first().is_some_and(|newest| used > newest.nonce);
-        Ok(Sight::Nothing { head, nonce_used })
+        let next = self.chain.nonce(target.submitter).await?;
+        let nonce = transactions.first().map_or(Nonce::Next, |newest| Nonce::of(newest.nonce, next));
+        Ok(Sight::Nothing { head, nonce })
     }
 
     /// Where `head` is, seen from a batch.
@@ -385,7 +430,7 @@ impl Courier {
 
     /// Looks where a batch is that was thought to be on chain. Whether it is still there, in the same block or another, or
     /// not at all, is stored; one that vanished is not sent from here, its turn comes.
-    pub(crate) async fn recheck(&self, target: &Target, mut batch: Batch) -> Result<State, Trouble> {
+    pub(crate) async fn recheck(&mut self, target: &Target, mut batch: Batch) -> Result<State, Trouble> {
         let Some(entry) = batch.entry() else { return Ok(batch.progress.state) };
         let written = Written::new(target.contract, target.submitter, &target.stream, &entry);
         for transaction in self.transactions(batch.number).await? {

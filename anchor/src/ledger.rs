@@ -19,7 +19,10 @@ use crate::registry::Entry;
 use crate::rows::{self, Batch, Transaction};
 use crate::view::LedgerView;
 
-const STEPS: &[Step] = &[Step { name: "ledger", sql: include_str!("sql/001_ledger.sql") }];
+const STEPS: &[Step] = &[
+    Step { name: "ledger", sql: include_str!("sql/001_ledger.sql") },
+    Step { name: "alarms", sql: include_str!("sql/002_alarms.sql") },
+];
 
 /// A ledger is small and rarely written: many fit into one process.
 pub(crate) fn options() -> Options {
@@ -263,12 +266,33 @@ impl Ledger {
         self.read(|tx| Ok(rows::one(tx, "WHERE head = ?1", params![head])?.map(|batch| batch.number)))
     }
 
-    /// The nonce behind those of all batches before `batch`, which a node that lags may not know of.
+    /// The nonce behind those that wrote the batches before `batch`, which a node that lags may not know of. What was signed and
+    /// not mined does not count: a nonce that nothing uses would be a gap.
     pub(crate) fn nonce_floor(&self, batch: u64) -> Result<u64, LedgerError> {
         self.read(|tx| {
-            let sql = "SELECT ifnull(max(nonce) + 1, 0) FROM transactions WHERE batch < ?1";
+            let sql =
+                "SELECT ifnull(max(t.nonce) + 1, 0) FROM batches b JOIN transactions t ON t.hash = b.tx WHERE b.number < ?1";
             let floor: i64 = tx.query_row(sql, params![batch as i64], |row| row.get(0))?;
             Ok(floor as u64)
+        })
+    }
+
+    /// The transactions with the nonce of the batch's newest one, of whatever batch.
+    pub(crate) fn rivals(&self, batch: u64) -> Result<Vec<Transaction>, LedgerError> {
+        self.read(|tx| {
+            let sql = "SELECT hash, batch, nonce, raw, fee_cap, tip, gas, signed_at FROM transactions
+                       WHERE nonce = (SELECT nonce FROM transactions WHERE batch = ?1 ORDER BY id DESC LIMIT 1)";
+            let mut statement = tx.prepare_cached(sql)?;
+            let found = statement.query_map(params![batch as i64], Transaction::read)?.collect::<Result<_, _>>()?;
+            Ok(found)
+        })
+    }
+
+    /// Writes down something that a person must look at.
+    pub(crate) fn alarm(&self, batch: u64, what: &str, now: At) -> Result<(), LedgerError> {
+        self.write(|tx| {
+            tx.execute("INSERT INTO alarms (at, batch, what) VALUES (?1, ?2, ?3)", params![now, batch as i64, what])?;
+            Ok(())
         })
     }
 

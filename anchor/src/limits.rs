@@ -17,7 +17,7 @@ pub(crate) const REPLACE_AFTER: Duration = Duration::from_secs(90);
 /// How much more a replacement pays, in percent. Nodes ask for ten.
 pub(crate) const REPLACE_PERCENT: u128 = 15;
 
-/// How often a used nonce without a receipt is looked at before it counts as used by somebody else.
+/// How often a nonce that is used without a receipt, or out of reach, is looked at before the batch gets another one.
 pub(crate) const UNSEEN_MAX: u32 = 3;
 
 /// How often a batch is tried again after its transaction was mined and failed.

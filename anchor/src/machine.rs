@@ -95,7 +95,7 @@ pub struct Progress {
     pub since: At,
     /// Since when its newest transaction is on offer: when it was signed, or when its block vanished.
     pub offered_at: At,
-    /// How often a nonce was found used without a receipt.
+    /// How often a nonce was found used without a receipt, or out of reach.
     pub unseen: u32,
     /// How often its transaction was mined and failed.
     pub reverts: u32,
@@ -126,6 +126,29 @@ pub enum Head {
     Foreign,
 }
 
+/// Where the nonce of a transaction that is not mined stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nonce {
+    /// It is the account's next: the transaction can be mined.
+    Next,
+    /// It was used, by another transaction.
+    Used,
+    /// One before it is missing, so the transaction can't be mined: what had used that nonce has vanished.
+    Ahead,
+}
+
+impl Nonce {
+    /// Of a transaction's nonce, seen from the account's next one.
+    #[must_use]
+    pub fn of(transaction: u64, next: u64) -> Self {
+        match transaction.cmp(&next) {
+            std::cmp::Ordering::Less => Self::Used,
+            std::cmp::Ordering::Equal => Self::Next,
+            std::cmp::Ordering::Greater => Self::Ahead,
+        }
+    }
+}
+
 /// What the chain shows of a batch that has transactions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sight {
@@ -137,8 +160,8 @@ pub enum Sight {
     Nothing {
         /// The stream's head.
         head: Head,
-        /// Whether the account's nonce has passed that of the newest transaction.
-        nonce_used: bool,
+        /// Where the newest transaction's nonce stands in the account's.
+        nonce: Nonce,
     },
 }
 
@@ -286,14 +309,14 @@ fn seen(before: &Progress, sight: Sight, now: At) -> (Progress, Action) {
         Sight::Nothing { head: Head::Before, .. } if before.state == State::Failed => {
             (Progress { unseen: 0, ..enter(before, State::Batched, now) }, Action::Sign)
         }
-        Sight::Nothing { head: Head::Before, nonce_used: true } if before.unseen + 1 >= limits::UNSEEN_MAX => {
+        Sight::Nothing { head: Head::Before, nonce: Nonce::Used | Nonce::Ahead } if before.unseen + 1 >= limits::UNSEEN_MAX => {
             let again = Progress { unseen: 0, ..enter(before, State::Batched, now) };
             (again, Action::Sign)
         }
-        Sight::Nothing { head: Head::Before, nonce_used: true } => {
+        Sight::Nothing { head: Head::Before, nonce: Nonce::Used | Nonce::Ahead } => {
             (Progress { unseen: before.unseen + 1, ..*before }, Action::Wait)
         }
-        Sight::Nothing { head: Head::Before, nonce_used: false } => {
+        Sight::Nothing { head: Head::Before, nonce: Nonce::Next } => {
             let waiting = Progress { unseen: 0, ..*before };
             if after(now, before.offered_at, limits::REPLACE_AFTER) {
                 (waiting, Action::Replace)

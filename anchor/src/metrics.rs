@@ -22,6 +22,8 @@ pub(crate) struct Metrics {
     pub alarm: Gauge,
     /// Batches that were in a block that vanished.
     pub vanished: Counter,
+    /// Nonces of the account that somebody else has used.
+    pub foreign_nonces: Counter,
     /// Transactions handed to a node, again or for the first time.
     pub sent: Counter,
 }
@@ -35,6 +37,8 @@ impl Metrics {
             chain_away: registry.gauge("anchor_chain_away", "1 while the chain does not answer"),
             alarm: registry.gauge("anchor_alarm", "1 while anchoring needs a person"),
             vanished: registry.counter("anchor_batches_vanished", "Batches whose block was reorganised away"),
+            foreign_nonces: registry
+                .counter("anchor_foreign_nonces", "Nonces of the account that were used by somebody who has its key"),
             sent: registry.counter("anchor_transactions_sent", "Transactions handed to a node, repetitions included"),
         }
     }

@@ -59,6 +59,8 @@ pub enum Health {
     OtherChain,
     /// The stream's head is one that this ledger never made: somebody else has the key. Nothing is written.
     ForeignHead,
+    /// Somebody else has used a nonce of the account since the start. Batches are written under other nonces.
+    ForeignNonce,
     /// A node or the contract refuses for another reason; batches wait.
     Refused(String),
 }

@@ -38,8 +38,8 @@ fn events() -> Vec<Event> {
     events.push(Event::Seen(Sight::Wrote(mined())));
     for head in heads {
         events.push(Event::Seen(Sight::Failed(head)));
-        for nonce_used in [false, true] {
-            events.push(Event::Seen(Sight::Nothing { head, nonce_used }));
+        for nonce in [Nonce::Next, Nonce::Used, Nonce::Ahead] {
+            events.push(Event::Seen(Sight::Nothing { head, nonce }));
         }
     }
     events
@@ -123,7 +123,7 @@ fn b2_a_process_that_died_after_sending_sends_the_same_and_finds_it_mined() {
 
 #[test]
 fn b2_a_batch_whose_block_vanished_is_sent_at_once_when_its_turn_comes() {
-    let nothing = Event::Seen(Sight::Nothing { head: Head::Before, nonce_used: false });
+    let nothing = Event::Seen(Sight::Nothing { head: Head::Before, nonce: Nonce::Next });
     for state in [State::Mined, State::Final] {
         let end =
             follow(of(state), &[(Event::Vanished, Action::Look), (Event::Turn, Action::Look), (nothing.clone(), Action::Send)]);
@@ -133,12 +133,14 @@ fn b2_a_batch_whose_block_vanished_is_sent_at_once_when_its_turn_comes() {
 
 #[test]
 fn b2_a_nonce_is_given_up_only_after_looking_three_times() {
-    let used = Event::Seen(Sight::Nothing { head: Head::Before, nonce_used: true });
-    let end = follow(
-        of(State::Sent),
-        &[(used.clone(), Action::Wait), (used.clone(), Action::Wait), (used, Action::Sign), (Event::Signed, Action::Send)],
-    );
-    assert_eq!((end.state, end.unseen), (State::Signed, 0));
+    for nonce in [Nonce::Used, Nonce::Ahead] {
+        let lost = Event::Seen(Sight::Nothing { head: Head::Before, nonce });
+        let end = follow(
+            of(State::Sent),
+            &[(lost.clone(), Action::Wait), (lost.clone(), Action::Wait), (lost, Action::Sign), (Event::Signed, Action::Send)],
+        );
+        assert_eq!((end.state, end.unseen), (State::Signed, 0));
+    }
 }
 
 #[test]
@@ -153,7 +155,7 @@ fn b2_a_batch_that_reverts_is_not_tried_for_ever() {
 
 #[test]
 fn b2_a_failed_batch_goes_on_when_the_head_is_ours_again() {
-    let before = Event::Seen(Sight::Nothing { head: Head::Before, nonce_used: false });
+    let before = Event::Seen(Sight::Nothing { head: Head::Before, nonce: Nonce::Next });
     let end = follow(of(State::Failed), &[(Event::Turn, Action::Look), (before, Action::Sign)]);
     assert_eq!((end.state, end.failure), (State::Batched, None));
 }

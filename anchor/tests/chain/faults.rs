@@ -3,10 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use alloy::network::TransactionBuilder;
-use alloy::primitives::{B256, U256};
-use alloy::providers::Provider;
-use alloy::rpc::types::TransactionRequest;
+use alloy::primitives::B256;
 use anchor::machine::{Failure, State};
 use anchor::{Health, keys};
 use chassis::Span;
@@ -214,6 +211,7 @@ async fn b2_a_foreign_head_is_an_alarm_and_stops_writing() {
     let batch = worker.reaches(2, State::Failed).await;
     assert_eq!(batch.progress.failure, Some(Failure::ForeignHead));
     worker.feels("a foreign head", |health| *health == Health::ForeignHead).await;
+    assert_eq!(town.alarms(), ["foreign head"]);
     // It looks again and again, and finds the same.
     let asked = proxy.asked();
     wait_until(DEADLINE, "three more looks", async || {
@@ -224,29 +222,4 @@ async fn b2_a_foreign_head_is_an_alarm_and_stops_writing() {
     assert_eq!(worker.batch(2), Some(batch));
     assert!(worker.anchoring.ledger().transactions(2).unwrap().is_empty());
     assert_eq!(town.written(worker.anchoring.address()).await, [(1, 1), (1, 5)], "the thief's begins anew at 1");
-}
-
-#[tokio::test]
-async fn b2_a_nonce_that_somebody_else_used_is_given_up() {
-    let town = Town::start().await;
-    town.ask("anvil_setAutomine", json!([false])).await;
-    let worker = Running::start(town.terminal(), Chunks::of(1));
-    worker.reaches(1, State::Sent).await;
-    let account = worker.anchoring.address();
-    let signed = worker.anchoring.ledger().transactions(1).unwrap();
-    town.ask("anvil_dropTransaction", json!([B256::from(signed[0].hash)])).await;
-    let gift = TransactionRequest::default().with_from(account).with_to(account).with_nonce(0).with_value(U256::from(1));
-    town.ask("eth_sendTransaction", json!([gift])).await;
-    town.mine(1).await;
-    let signed = wait_until(DEADLINE, "another nonce", async || {
-        let signed = worker.anchoring.ledger().transactions(1).unwrap();
-        if signed.len() == 2 { Ok(signed) } else { Err(signed.len()) }
-    })
-    .await;
-    assert_eq!((signed[0].nonce, signed[1].nonce), (1, 0));
-    worker.reaches(1, State::Sent).await;
-    town.mine(1).await;
-    worker.reaches(1, State::Mined).await;
-    assert_eq!(town.written(account).await, [(1, 1)]);
-    assert!(town.rpc.get_transaction_count(account).await.unwrap() == 2);
 }

@@ -7,6 +7,8 @@ mod batches;
 mod faults;
 mod gas;
 mod kill;
+mod nodes;
+mod nonces;
 mod proofs;
 mod proxy;
 mod reorg;

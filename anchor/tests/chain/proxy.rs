@@ -1,8 +1,10 @@
-//! Stands between a worker and its chain, and can lose an answer: the request is carried out, the answer never comes.
+//! Stands between a worker and its chain. It can lose an answer (the request is carried out, the answer never comes), talk nonsense
+//! instead, and lead to another chain without closing a connection.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -11,7 +13,16 @@ pub struct Proxy {
     pub rpc: String,
     /// How many more answers to `eth_sendRawTransaction` are lost.
     pub lose: Arc<AtomicU32>,
-    asked: Arc<AtomicU32>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    lose: Arc<AtomicU32>,
+    asked: AtomicU32,
+    /// The port of the chain.
+    server: AtomicU16,
+    /// What every answer is instead, as it stands on the wire.
+    nonsense: Mutex<Option<Vec<u8>>>,
 }
 
 impl Proxy {
@@ -19,31 +30,52 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let rpc = format!("http://{}", listener.local_addr().unwrap());
         let lose = Arc::new(AtomicU32::new(0));
-        let asked = Arc::new(AtomicU32::new(0));
-        let (server, losing, counting) = (SocketAddr::from(([127, 0, 0, 1], port)), lose.clone(), asked.clone());
+        let shared = Arc::new(Shared {
+            lose: lose.clone(),
+            asked: AtomicU32::new(0),
+            server: AtomicU16::new(port),
+            nonsense: Mutex::new(None),
+        });
+        let carrying = shared.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(carry(client, server, losing.clone(), counting.clone()));
+                tokio::spawn(carry(client, carrying.clone()));
             }
         });
-        Self { rpc, lose, asked }
+        Self { rpc, lose, shared }
+    }
+
+    /// Leads to another chain from the next request on.
+    pub fn lead_to(&self, port: u16) {
+        self.shared.server.store(port, Ordering::SeqCst);
+    }
+
+    /// Answers everything with these bytes, or with the chain's answers again.
+    pub fn say(&self, answer: Option<&[u8]>) {
+        *self.shared.nonsense.lock().unwrap() = answer.map(<[u8]>::to_vec);
     }
 
     /// Requests so far.
     pub fn asked(&self) -> u32 {
-        self.asked.load(Ordering::SeqCst)
+        self.shared.asked.load(Ordering::SeqCst)
     }
 }
 
-async fn carry(mut client: TcpStream, server: SocketAddr, lose: Arc<AtomicU32>, asked: Arc<AtomicU32>) -> std::io::Result<()> {
-    let mut server = TcpStream::connect(server).await?;
+async fn carry(mut client: TcpStream, shared: Arc<Shared>) -> std::io::Result<()> {
     loop {
         let request = message(&mut client).await?;
-        asked.fetch_add(1, Ordering::SeqCst);
+        shared.asked.fetch_add(1, Ordering::SeqCst);
+        let nonsense = shared.nonsense.lock().unwrap().clone();
+        if let Some(nonsense) = nonsense {
+            client.write_all(&nonsense).await?;
+            return Ok(());
+        }
         let sends = String::from_utf8_lossy(&request).contains("eth_sendRawTransaction");
+        let server = SocketAddr::from(([127, 0, 0, 1], shared.server.load(Ordering::SeqCst)));
+        let mut server = TcpStream::connect(server).await?;
         server.write_all(&request).await?;
         let answer = message(&mut server).await?;
-        let lost = sends && lose.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        let lost = sends && shared.lose.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
         if lost {
             return Ok(());
         }

@@ -77,3 +77,34 @@ async fn b2_a_chain_that_was_rolled_back_gets_everything_again() {
     worker.reaches(3, State::Mined).await;
     assert_eq!(town.written(worker.anchoring.address()).await, [(1, 1), (2, 1), (3, 1)]);
 }
+
+/// Blocks that were counted on a branch that lost don't count.
+#[tokio::test]
+async fn b2_confirmations_are_counted_along_parent_hashes_only() {
+    let town = Town::start().await;
+    let worker = Running::start(depth(town.terminal(), 4), Chunks::of(1));
+    let before = worker.reaches(1, State::Mined).await.progress.mined.unwrap();
+    town.mine(3).await;
+    // Three of four confirmations are there. The branch is lost, and the new one is longer at once.
+    town.ask("anvil_setAutomine", json!([false])).await;
+    town.ask("anvil_reorg", json!([4, []])).await;
+    town.mine(6).await;
+    let after = wait_until(DEADLINE, "it is in another block", async || {
+        town.mine(1).await;
+        match worker.batch(1).unwrap().progress {
+            now if now.mined.is_some_and(|mined| mined.block_hash != before.block_hash) => Ok(now),
+            now => Err(now),
+        }
+    })
+    .await;
+    assert!(after.mined.unwrap().block_number > before.block_number);
+    let batch = wait_until(DEADLINE, "it is final", async || {
+        town.mine(1).await;
+        worker.batch(1).filter(|batch| batch.progress.state == State::Final).ok_or(worker.state(1))
+    })
+    .await;
+    let place = batch.progress.mined.unwrap();
+    let block = town.ask("eth_getBlockByNumber", json!([format!("{:#x}", place.block_number), false])).await;
+    assert_eq!(block["hash"], format!("0x{}", wire::digest::to_hex(&place.block_hash)));
+    assert_eq!(town.written(worker.anchoring.address()).await, [(1, 1)]);
+}

@@ -127,6 +127,14 @@ impl Town {
         self.ask("anvil_setBalance", json!([account, U256::from(wei)])).await;
     }
 
+    /// What the terminal's ledger has noted for a person.
+    pub fn alarms(&self) -> Vec<String> {
+        let connection = rusqlite::Connection::open(self.terminal().ledger).unwrap();
+        let mut statement = connection.prepare("SELECT what FROM alarms ORDER BY id").unwrap();
+        let rows = statement.query_map([], |row| row.get(0)).unwrap();
+        rows.collect::<Result<_, _>>().unwrap()
+    }
+
     pub async fn nonce(&self, account: Address) -> u64 {
         self.rpc.get_transaction_count(account).await.unwrap()
     }
