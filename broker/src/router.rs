@@ -2,25 +2,30 @@
 //!
 //! What must hold, because the router ends (a panic on its only thread) or loses messages otherwise:
 //! - Only slot names and opaque payloads without properties go in, at QoS 0, never retained, with no will, on clean sessions.
-//! - A link is ended by `Packet::Disconnect`, by its owner, once; `wake` is never called after that.
+//! - A link is ended by `Packet::Disconnect`, once, when the router has come past all its wakes (see [`farewell`]).
 //! - A link's name is used again only after its Disconnect was sent, so that the router's memory of names stays bounded.
 //! - Nothing blocks a runtime thread: `build` runs on a blocking one; the router's queue of 1,000 events can't fill up,
 //!   because a link has at most a few of them outstanding.
 
+mod farewell;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use parking_lot::Mutex;
 use rumqttd::local::{LinkBuilder, LinkRx, LinkTx};
-use rumqttd::protocol::{Disconnect, DisconnectReasonCode, Packet, Publish};
+use rumqttd::protocol::{Packet, Publish};
 use rumqttd::{Notification, RouterConfig};
 use tokio::sync::Semaphore;
 
 use crate::index::{Slot, slot_name, slot_of};
+use farewell::{Farewells, Link};
 
 /// Links made at the same time: each takes a thread for as long as the router takes to answer.
 const ATTACHING_MAX: usize = 64;
+
+/// Links that end may be in the router still when new ones come; so many more than connections fit in.
+const LEAVING_MAX: usize = 1_024;
 
 /// Messages that wait for the router on the publishers' link; beyond, publishers wait. The router takes all that wait before it
 /// delivers again, so more of them than it delivers at once would starve the subscribers.
@@ -47,7 +52,8 @@ pub(crate) fn publish(slot: bytes::Bytes, envelope: bytes::Bytes) -> Packet {
 
 pub(crate) struct Router {
     build: Arc<Build>,
-    names: Mutex<Names>,
+    names: Arc<Mutex<Names>>,
+    farewells: Farewells,
     /// Links made at the same time.
     attaching: Semaphore,
     /// One link carries everybody's publishes, so the order of each publisher is kept.
@@ -69,7 +75,7 @@ impl Router {
     /// Starts the router's thread. Blocks for the time of a few messages between threads.
     pub(crate) fn start(connections_max: usize, log_bytes: usize) -> Result<Arc<Router>, RouterFault> {
         let config = RouterConfig {
-            max_connections: connections_max + 2,
+            max_connections: connections_max + LEAVING_MAX + 2,
             max_outgoing_packet_count: FORWARDS_MAX,
             max_segment_size: (log_bytes / SEGMENTS).max(SEGMENT_BYTES_MIN),
             max_segment_count: SEGMENTS,
@@ -81,7 +87,10 @@ impl Router {
         let build: Arc<Build> = Arc::new(move |name| LinkBuilder::new(name, events.clone()));
         let (tx, rx, _) = build("p").build().map_err(|fault| RouterFault(fault.to_string()))?;
         let publisher = Mutex::new(Publisher { tx, _rx: rx });
-        Ok(Arc::new(Router { build, names: Mutex::default(), attaching: Semaphore::new(ATTACHING_MAX), publisher }))
+        let names = Arc::new(Mutex::new(Names::default()));
+        let (tx, rx, _) = build("f").build().map_err(|fault| RouterFault(fault.to_string()))?;
+        let farewells = Farewells::start(tx, rx, names.clone())?;
+        Ok(Arc::new(Router { build, names, farewells, attaching: Semaphore::new(ATTACHING_MAX), publisher }))
     }
 
     /// Hands messages over, in order. `false`: the router has too much in hand, nothing was taken, try again in a moment.
@@ -139,7 +148,7 @@ impl Router {
             })
         };
         let (tx, rx, _) = (self.build)(&format!("c{number}")).build().map_err(|fault| RouterFault(fault.to_string()))?;
-        Ok(Attachment { tx, rx, number, router: self })
+        Ok(Attachment { link: Some(Link { tx, rx, number }), router: self })
     }
 }
 
@@ -163,30 +172,35 @@ pub(crate) enum Arrival {
     Other,
 }
 
-/// A subscriber's link. Ends in the router when it is dropped.
+/// A subscriber's link. Ends in the router soon after it is dropped.
 pub(crate) struct Attachment {
-    tx: LinkTx,
-    rx: LinkRx,
-    number: u32,
+    /// `None` only while it is dropped.
+    link: Option<Link>,
     router: Arc<Router>,
 }
 
 impl Attachment {
+    fn tx(&mut self) -> Result<&mut LinkTx, RouterFault> {
+        self.link.as_mut().map(|link| &mut link.tx).ok_or_else(ended)
+    }
+
     /// Asks for a slot; [`Arrival::Subscribed`] follows. Behind it goes a message that says where in the slot's log this
     /// subscription begins, so that a loss shows even if it comes before the first delivery.
     pub(crate) fn subscribe(&mut self, slot: Slot, marker: bytes::Bytes) -> Result<(), RouterFault> {
-        self.tx.subscribe(slot_name(slot)).map_err(|fault| RouterFault(fault.to_string()))?;
-        self.tx.publish(slot_name(slot), marker).map_err(|fault| RouterFault(fault.to_string()))?;
+        let tx = self.tx()?;
+        tx.subscribe(slot_name(slot)).map_err(|fault| RouterFault(fault.to_string()))?;
+        tx.publish(slot_name(slot), marker).map_err(|fault| RouterFault(fault.to_string()))?;
         Ok(())
     }
 
     pub(crate) fn unsubscribe(&mut self, slot: Slot) -> Result<(), RouterFault> {
-        self.tx.unsubscribe(slot_name(slot)).map(drop).map_err(|fault| RouterFault(fault.to_string()))
+        self.tx()?.unsubscribe(slot_name(slot)).map(drop).map_err(|fault| RouterFault(fault.to_string()))
     }
 
     /// Cancel safe.
     pub(crate) async fn next(&mut self) -> Result<Arrival, RouterFault> {
-        Ok(match self.rx.next().await.map_err(|fault| RouterFault(fault.to_string()))? {
+        let rx = self.link.as_mut().map(|link| &mut link.rx).ok_or_else(ended)?;
+        Ok(match rx.next().await.map_err(|fault| RouterFault(fault.to_string()))? {
             Some(Notification::Forward(forward)) => Arrival::Message(Letter {
                 slot: slot_of(&forward.publish.topic),
                 place: forward.cursor.map(|(_, place)| place),
@@ -194,15 +208,20 @@ impl Attachment {
             }),
             Some(Notification::DeviceAck(ack)) => subscribed(&ack),
             Some(Notification::Unschedule) => Arrival::Paused,
-            Some(Notification::Disconnect(..)) => return Err(RouterFault("it ended the link".into())),
+            Some(Notification::Disconnect(..)) => return Err(ended()),
             _ => Arrival::Other,
         })
     }
 
     /// To be called once after each [`Arrival::Paused`].
     pub(crate) async fn wake(&self) -> Result<(), RouterFault> {
-        self.rx.wake().await.map_err(|fault| RouterFault(fault.to_string()))
+        let link = self.link.as_ref().ok_or_else(ended)?;
+        link.rx.wake().await.map_err(|fault| RouterFault(fault.to_string()))
     }
+}
+
+fn ended() -> RouterFault {
+    RouterFault("it ended the link".into())
 }
 
 /// The type of an acknowledgement has no public name; as a packet it has.
@@ -215,12 +234,9 @@ fn subscribed(ack: &(impl Clone + Into<Packet>)) -> Arrival {
 
 impl Drop for Attachment {
     fn drop(&mut self) {
-        let goodbye = Packet::Disconnect(Disconnect { reason_code: DisconnectReasonCode::NormalDisconnection }, None);
-        // Ready at once: the link's `send` has no await point.
-        if let Some(Err(fault)) = self.tx.send(goodbye).now_or_never() {
-            tracing::debug!(%fault, "the router was gone before the link");
+        if let Some(link) = self.link.take() {
+            self.router.farewells.bid(link);
         }
-        self.router.names.lock().free.push(self.number);
     }
 }
 
@@ -228,8 +244,55 @@ impl Drop for Attachment {
 impl Attachment {
     /// Does what must never be done (pitfall K7): it ends the router's thread.
     pub(crate) async fn kill_the_router(mut self) {
-        let goodbye = Packet::Disconnect(Disconnect { reason_code: DisconnectReasonCode::NormalDisconnection }, None);
-        self.tx.send(goodbye).await.unwrap();
-        self.rx.wake().await.unwrap();
+        farewell::goodbye(self.tx().unwrap());
+        self.wake().await.unwrap();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    const FLOODED: Slot = 1;
+    const LINKS: usize = 4;
+    const ROUNDS: usize = 500;
+
+    /// Pitfall K7: with a packet on its way that the router has not taken up yet, the goodbye of a link could overtake the wake
+    /// before it, and a wake for a link that is gone ends the router.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn links_that_are_woken_and_left_at_once_do_not_end_the_router() {
+        let router = Router::start(2 * LINKS, 1 << 20).unwrap();
+        let flooding = router.clone();
+        let flood = tokio::spawn(async move {
+            loop {
+                let message = || publish(slot_name(FLOODED).into(), Bytes::from_static(&[7; 100]));
+                flooding.feed(&mut (0..400).map(|_| message()).collect()).await;
+                tokio::task::yield_now().await;
+            }
+        });
+        let leavers: Vec<_> = (0..LINKS)
+            .map(|_| {
+                let router = router.clone();
+                tokio::spawn(async move {
+                    for _ in 0..ROUNDS {
+                        let mut link = router.attach().await?;
+                        link.subscribe(FLOODED, Bytes::from_static(b"marker"))?;
+                        while !matches!(link.next().await?, Arrival::Paused) {}
+                        link.unsubscribe(FLOODED)?;
+                        link.wake().await?;
+                    }
+                    Ok::<(), RouterFault>(())
+                })
+            })
+            .collect();
+        for leaver in leavers {
+            tokio::time::timeout(Duration::from_secs(120), leaver).await.expect("the router answers").unwrap().unwrap();
+        }
+        flood.abort();
+        let mut link = router.attach().await.unwrap();
+        link.subscribe(FLOODED + 1, Bytes::from_static(b"marker")).unwrap();
+        while !matches!(link.next().await.unwrap(), Arrival::Subscribed) {}
     }
 }
