@@ -26,7 +26,13 @@ pub struct Role {
 impl Role {
     /// Starts `forebay {args}` and waits for its ready line.
     pub async fn start(args: &[&str]) -> Self {
-        let mut child = Child::spawn(FOREBAY, ["--log", "warn"].iter().chain(args), &[]);
+        Self::start_at(&[], args).await
+    }
+
+    /// The same, behind a command that runs it elsewhere.
+    pub async fn start_at(place: &[&str], args: &[&str]) -> Self {
+        let whole: Vec<&str> = place.iter().chain(&[FOREBAY, "--log", "warn"]).chain(args).copied().collect();
+        let mut child = Child::spawn(whole[0], &whole[1..], &[]);
         let places = child
             .line(READY, "the ready line", |line| {
                 let (_, places) = line.strip_prefix("forebay ")?.split_once(" ready")?;

@@ -34,7 +34,7 @@ struct Condition {
     generation: u64,
 }
 
-/// A proxy from a loopback port to a server. Clients connect to [`CutLink::address`].
+/// A proxy from a port, on loopback if nothing else is said, to a server. Clients connect to [`CutLink::address`].
 pub struct CutLink {
     address: SocketAddr,
     condition: watch::Sender<Condition>,
@@ -60,7 +60,15 @@ impl CutLink {
     /// # Panics
     /// When there is no free loopback port.
     pub async fn start(server: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free loopback port");
+        Self::between(SocketAddr::from(([127, 0, 0, 1], 0)), server).await
+    }
+
+    /// A healthy link from `listen` to `server`.
+    ///
+    /// # Panics
+    /// When it can't listen there.
+    pub async fn between(listen: SocketAddr, server: SocketAddr) -> Self {
+        let listener = TcpListener::bind(listen).await.expect("a free port");
         let address = listener.local_addr().expect("a bound listener");
         let condition = watch::Sender::new(Condition::default());
         let counts = Arc::new(Counts::default());
@@ -72,6 +80,12 @@ impl CutLink {
     /// Where clients connect.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Resolves when the link is dropped.
+    pub(crate) fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut condition = self.condition.subscribe();
+        async move { while condition.changed().await.is_ok() {} }
     }
 
     /// Bytes stop going this way, without a word: they wait in the sockets. New connections are taken and see the same.

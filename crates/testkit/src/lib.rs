@@ -4,6 +4,7 @@
 
 pub mod anvil;
 pub mod cut;
+pub mod hosts;
 pub mod packet;
 pub mod peer;
 pub mod process;
@@ -12,6 +13,7 @@ pub mod wait;
 
 pub use anvil::Anvil;
 pub use cut::{CutLink, Way};
+pub use hosts::{NotPermitted, Star};
 pub use packet::{Packet, Publish};
 pub use peer::{Answer, Peer, Script};
 pub use process::Child;
