@@ -11,6 +11,7 @@ mod handover;
 mod intake;
 mod lane;
 mod metrics;
+mod outlet;
 mod pace;
 mod receipts;
 mod room;
@@ -38,6 +39,7 @@ pub use config::{BrokerLimits, CloudConfig, Config, ConfigError, Storage};
 pub use handover::Handover;
 pub use intake::RelayIntake;
 pub use metrics::Metrics;
+pub use outlet::Outlet;
 pub use room::Room;
 pub use uplink::{Uplink, UplinkError};
 pub use window::{Limits, Window};
@@ -99,6 +101,7 @@ pub struct Relay {
     broker: Broker,
     archive: Archive,
     handover: Arc<Handover>,
+    outlet: Outlet,
     uplink: Option<Uplink>,
     policy: broker::Policy,
     watch: Watch,
@@ -141,6 +144,7 @@ impl Relay {
         )
         .await?;
         let handover = Arc::new(Handover::new(archive.clone(), metrics.clone()));
+        let outlet = Outlet::new(config.relay.clone());
         let uplink = config.cloud.as_ref().map(|cloud| {
             let (link, incoming) = link::Link::start(link_config(&config, cloud, credentials, &archive));
             let limits = Limits {
@@ -157,10 +161,11 @@ impl Relay {
                 refused_retry: REFUSED_RETRY,
                 handover: Arc::clone(&handover),
                 announcing,
+                outlet: outlet.clone(),
                 metrics: metrics.clone(),
             }
         });
-        Ok(Self { broker, archive, handover, uplink, policy, watch, room, clock: parts.clock })
+        Ok(Self { broker, archive, handover, outlet, uplink, policy, watch, room, clock: parts.clock })
     }
 
     /// Addresses that the broker listens at.
@@ -176,6 +181,11 @@ impl Relay {
     /// Hands stored records over to the cloud.
     pub fn handover(&self) -> Arc<Handover> {
         Arc::clone(&self.handover)
+    }
+
+    /// Says something to the cloud by whatever way is in force.
+    pub fn outlet(&self) -> Outlet {
+        self.outlet.clone()
     }
 
     /// Users and grants. The relay's units reload them when their files change.

@@ -19,6 +19,7 @@ use wire::{Command, Receipt, RelayId};
 use crate::announcing::Announcing;
 use crate::handover::Handover;
 use crate::metrics::Metrics;
+use crate::outlet::Outlet;
 use crate::receipts::Receipts;
 use crate::sender::{Parts, Sender};
 use crate::tickets::Tickets;
@@ -53,6 +54,8 @@ pub struct Uplink {
     pub handover: Arc<Handover>,
     /// Tells when there are new secrets.
     pub announcing: Announcing,
+    /// What else is said to the cloud goes by the connection of this uplink.
+    pub outlet: Outlet,
     /// What is counted.
     pub metrics: Metrics,
 }
@@ -64,7 +67,7 @@ impl Uplink {
     /// # Errors
     /// [`UplinkError`] when the archive takes nothing any more.
     pub async fn run(self, stop: Stop) -> Result<(), UplinkError> {
-        let Self { relay, archive, link, mut incoming, window, refused_retry, handover, announcing, metrics } = self;
+        let Self { relay, archive, link, mut incoming, window, refused_retry, handover, announcing, outlet, metrics } = self;
         let mut ears = Ears::new(&relay, archive.clone(), link.clone());
         let (commands, waiting) = mpsc::channel(COMMANDS_MAX);
         // Dropped, and so ended, with the loop.
@@ -83,6 +86,9 @@ impl Uplink {
             () = ears.open() => {}
         }
         let mut online = *connected.borrow_and_update();
+        if online {
+            outlet.open(&closing);
+        }
         let outcome = loop {
             metrics.uplink(online, sender.window().len(), sender.pages_aside());
             let now = Instant::now();
@@ -95,6 +101,7 @@ impl Uplink {
                         break Ok(());
                     }
                     online = *connected.borrow_and_update();
+                    if online { outlet.open(&closing) } else { outlet.shut() }
                     // Whatever was under way may be lost with the connection: start from the oldest page without receipt.
                     sender.start_over();
                     tickets.clear();
@@ -125,6 +132,7 @@ impl Uplink {
             }
         };
         drop(sender);
+        outlet.shut();
         closing.close().await;
         outcome
     }

@@ -6,6 +6,7 @@ mod commands;
 mod config;
 mod custody;
 mod intake;
+mod outlet;
 mod refusals;
 mod resend;
 mod secrets;

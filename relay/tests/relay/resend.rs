@@ -269,6 +269,7 @@ async fn a_page_put_aside_comes_again_after_its_time() {
         refused_retry: Duration::from_millis(50),
         handover: Arc::new(relay::Handover::new(archive.clone(), metrics.clone())),
         announcing: relay::Announcing::default(),
+        outlet: relay::Outlet::new(RELAY.parse().unwrap()),
         metrics,
     };
     for n in 0..3 {

@@ -9,7 +9,7 @@ use broker::{Broker, Client, Commit, Hub, Intake, IntakeSession, Message, Offer,
 use chassis::{Cause, Registry, Signals, SystemClock, Units, UnitsFault};
 use link::{Link, LinkConfig, PublishError};
 use parking_lot::Mutex;
-use relay::{CloudConfig, Config, Parts, Relay};
+use relay::{CloudConfig, Config, Outlet, Parts, Relay};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use wire::{Announcement, Command, Epoch, EpochSecret, Intervals, Operation, Receipt, RunBuilder, UpFrame};
@@ -24,6 +24,7 @@ pub struct Town {
     pub archive: archive::Archive,
     pub registry: Registry,
     pub admin: axum::Router,
+    pub outlet: Outlet,
     signal: mpsc::Sender<()>,
     running: JoinHandle<Result<Cause, UnitsFault>>,
 }
@@ -38,11 +39,12 @@ impl Town {
         let registry = Registry::new();
         let relay = Relay::start(config, Parts { clock: Arc::new(SystemClock), registry: registry.clone() }).await.unwrap();
         let (address, archive, admin) = (relay.addresses()[0], relay.archive().clone(), relay.admin_routes());
+        let outlet = relay.outlet();
         let mut units = Units::new();
         relay.units(&mut units);
         let (signal, signals) = mpsc::channel(1);
         let running = tokio::spawn(units.run_until(Signals::from_channel(signals)));
-        Self { address, archive, registry, admin, signal, running }
+        Self { address, archive, registry, admin, outlet, signal, running }
     }
 
     pub async fn stop(self) {
