@@ -15,9 +15,9 @@ use crate::session::{Endpoint, Login};
 #[derive(Clone, Debug, ClapArgs)]
 #[non_exhaustive]
 pub struct Args {
-    /// The broker, HOST:PORT; loopback only.
-    #[arg(long, default_value = "127.0.0.1:1883")]
-    pub address: String,
+    /// The broker, HOST:PORT; loopback only. Connections are spread over several, separated by commas.
+    #[arg(long, default_value = "127.0.0.1:1883", value_delimiter = ',')]
+    pub address: Vec<String>,
     /// Publishing connections.
     #[arg(long, default_value_t = 10)]
     pub connections: u16,
@@ -109,7 +109,8 @@ pub(crate) enum Plan {
 /// A checked plan of publishing.
 #[derive(Debug)]
 pub(crate) struct Traffic {
-    pub(crate) endpoint: Endpoint,
+    /// At least one; connections take them in turn.
+    pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) connections: u16,
     pub(crate) window: u16,
     pub(crate) rate: u64,
@@ -128,6 +129,13 @@ pub(crate) struct Traffic {
     pub(crate) frames: Option<u64>,
 }
 
+impl Traffic {
+    /// The broker of a connection.
+    pub(crate) fn endpoint(&self, connection: u16) -> &Endpoint {
+        &self.endpoints[usize::from(connection) % self.endpoints.len()]
+    }
+}
+
 impl Args {
     /// Checks everything; touches no network.
     pub(crate) fn plan(self) -> Result<Plan, Error> {
@@ -137,15 +145,20 @@ impl Args {
             let seconds = seconds("seconds", self.seconds.unwrap_or(2.0))?;
             return Ok(Plan::Disk { directory, seconds });
         }
-        let endpoint = Endpoint { address: loopback("address", &self.address)?, version, login };
+        let endpoint = |address: &String| Ok(Endpoint { address: loopback("address", address)?, version, login: login.clone() });
+        let endpoints = self.address.iter().map(endpoint).collect::<Result<Vec<_>, Error>>()?;
+        let first = endpoints.first().cloned().ok_or_else(|| Error::option("address", "must be given"))?;
         if let Some(count) = self.idle {
             let count = within("idle", count, 1, IDLE_MAX)?;
             let settle = seconds("seconds", self.seconds.unwrap_or(2.0))?;
-            return Ok(Plan::Idle { endpoint, count, pid: self.pid, settle });
+            return match endpoints.len() {
+                1 => Ok(Plan::Idle { endpoint: first, count, pid: self.pid, settle }),
+                _ => Err(Error::option("address", "must be one with --idle: the memory of one process is measured")),
+            };
         }
         let subscribe_to = match &self.subscribe_address {
-            Some(address) => Endpoint { address: loopback("subscribe-address", address)?, ..endpoint.clone() },
-            None => endpoint.clone(),
+            Some(address) => Endpoint { address: loopback("subscribe-address", address)?, ..first },
+            None => first,
         };
         if self.lead > 0 && self.subscribers == 0 {
             return Err(Error::option("lead", "needs --subscribers: it is bounded by what they receive"));
@@ -176,7 +189,7 @@ impl Args {
             subscribe_qos: self.subscribe_qos.unwrap_or(self.qos),
             topic: self.topic,
             lead: self.lead,
-            endpoint,
+            endpoints,
             subscribe_to,
             frames,
         })))
@@ -290,6 +303,8 @@ mod tests {
             ("--topic op/forward/a/b --frames 5", "--topic"),
             ("--frames 10000 --size 1000", "--frames"),
             ("--address nonsense", "--address"),
+            ("--address 127.0.0.1:1,nonsense", "--address"),
+            ("--address 127.0.0.1:1,127.0.0.1:2 --idle 5", "--address"),
         ] {
             let line = line.replace("--seconds -1", "--seconds=-1");
             let message = plan(&line).unwrap_err().to_string();

@@ -138,7 +138,7 @@ fn connect(plan: &Traffic, run: u32, faults: &mut Faults) -> Result<Vec<(u16, Se
     let mut sessions = Vec::with_capacity(plan.connections.into());
     let mut first_refusal = None;
     for number in 0..plan.connections {
-        match session::open(&plan.endpoint, &format!("load-{run:08x}-p{number}"), None) {
+        match session::open(plan.endpoint(number), &format!("load-{run:08x}-p{number}"), None) {
             Ok(session) => sessions.push((number, session)),
             Err(refusal) => {
                 faults.count(refusal.to_string());
@@ -151,14 +151,18 @@ fn connect(plan: &Traffic, run: u32, faults: &mut Faults) -> Result<Vec<(u16, Se
     }
     match first_refusal {
         Some(refusal) if sessions.is_empty() => {
-            Err(Error::NoConnection { address: plan.endpoint.address.to_string(), reason: refusal.to_string() })
+            Err(Error::NoConnection { address: addresses(plan), reason: refusal.to_string() })
         }
         _ => Ok(sessions),
     }
 }
 
+fn addresses(plan: &Traffic) -> String {
+    plan.endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect::<Vec<_>>().join(",")
+}
+
 fn lane(plan: &Traffic, number: u16, session: Session, origin: &Origin) -> Result<Lane, Error> {
-    let version = plan.endpoint.version;
+    let version = plan.endpoint(number).version;
     let granted = session.granted;
     let mut source = source(plan, version, number, origin)?;
     let mut sample = Vec::new();
@@ -250,8 +254,8 @@ fn report(
         }
     });
     TrafficReport {
-        address: plan.endpoint.address.to_string(),
-        protocol: if plan.endpoint.version == Version::V5 { "5.0" } else { "3.1.1" },
+        address: addresses(plan),
+        protocol: if plan.endpoint(0).version == Version::V5 { "5.0" } else { "3.1.1" },
         connections,
         window,
         qos: plan.qos,

@@ -46,6 +46,16 @@ fn every_message_is_sent_once_and_acknowledged() {
 }
 
 #[test]
+fn connections_are_spread_over_several_brokers() {
+    let brokers = [Broker::start(Manners::default()), Broker::start(Manners::default())];
+    let others = format!("--address {} --messages 1000 --connections 5", brokers[1].address);
+    let report = traffic(&brokers[0], &others);
+    assert_eq!((report.sent, report.acknowledged), (1_000, 1_000));
+    // Connections 0, 2 and 4 are the first broker's.
+    assert_eq!([brokers[0].publishes(), brokers[1].publishes()], [600, 400]);
+}
+
+#[test]
 fn version_3_and_qos_0_work_too() {
     let broker = Broker::start(Manners::default());
     let report = traffic(&broker, "--messages 500 --v3 --connections 2");
