@@ -17,6 +17,7 @@ pub mod ids;
 pub mod index;
 pub mod intervals;
 pub mod merkle;
+pub mod packed;
 pub mod record;
 pub mod topics;
 pub mod uplink;
