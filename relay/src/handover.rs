@@ -28,7 +28,7 @@ impl Handover {
     pub async fn hand_over(&self, selection: Selection) -> Result<u64, archive::ReadError> {
         let _turn = self.one_at_a_time.lock().await;
         let archive = self.archive.clone();
-        let records = crate::blocking(move || archive.hand_over(&selection)).await?;
+        let records = crate::blocking(move || archive.hand_over(&selection)).await?.moved;
         self.metrics.handed_over(records);
         Ok(records)
     }

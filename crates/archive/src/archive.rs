@@ -212,7 +212,25 @@ impl Archive {
     /// The disk or the writer failed; nothing is lost, and the next call tries again.
     pub fn close_due(&self, now: At) -> Result<Closed, ReadError> {
         let last = *self.inner.outgoing.borrow();
-        self.closer(|closer| closer.close_due(now, last))
+        self.closer(|closer| {
+            let due = closer.is_due(now);
+            closer.tend(now, last, due)
+        })
+    }
+
+    /// Whether the open segment is due to be closed: the time to look whether there is room for its chunks (A5, A6).
+    pub fn is_due(&self, now: At) -> bool {
+        // Never an error: only memory is looked at. Waits while a segment is being closed.
+        self.closer(|closer| Ok(closer.is_due(now))).unwrap_or(false)
+    }
+
+    /// [`Archive::close_due`] for a caller that decides himself whether the open segment is closed.
+    ///
+    /// # Errors
+    /// As [`Archive::close_due`].
+    pub fn tend(&self, now: At, close: bool) -> Result<Closed, ReadError> {
+        let last = *self.inner.outgoing.borrow();
+        self.closer(|closer| closer.tend(now, last, close))
     }
 
     /// Closes the open segment now, due or not.

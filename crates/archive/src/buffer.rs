@@ -124,6 +124,17 @@ impl Buffer {
         });
     }
 
+    /// Forgets the runs of one series in pages up to `last`: they were handed over.
+    pub(crate) fn remove_series_up_to(&self, series: u32, last: u64) {
+        let inner = &mut *self.inner.write();
+        if let Some(runs) = inner.series.get_mut(&series) {
+            runs.drain(..runs.partition_point(|run| run.page <= last));
+            if runs.is_empty() {
+                inner.series.remove(&series);
+            }
+        }
+    }
+
     /// The runs of one series that pass, in the order they were committed.
     pub(crate) fn runs(&self, series: u32, pass: impl Fn(&RunAt, &OpenPage) -> bool) -> Vec<OpenRun> {
         let inner = self.inner.read();

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use store::{Fault, Readers, Ticket, Writer};
 use wire::{At, Epoch, Record, RunView};
 
+use crate::append::Lane;
 use crate::buffer::OpenRun;
 use crate::chunk::{Builder, ChunkRow, Origin, Readings};
 use crate::engine::{Done, Engine, Frozen, Job, Publish};
@@ -25,6 +26,9 @@ const CHUNKS_PIECE: usize = 256;
 const CHUNK_BYTES_PIECE: usize = 1 << 20;
 /// Roots completed in one round.
 const ROOTS_PIECE: usize = 64;
+/// Above this share of the outgoing budget delivered pages are deleted early, though not more often than this.
+const SHORT_SHARE: u64 = 4;
+const SHORT_PAUSE: Duration = Duration::from_secs(1);
 
 /// What closing did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -48,6 +52,9 @@ pub(crate) struct Upkeep {
     outgoing_since: Option<(At, u64)>,
     /// Chunks of a close that failed may be there.
     unclean: bool,
+    /// The first outgoing page whose numbers are not saved, and when that was last so.
+    outgoing_next: u64,
+    saved_at: Option<At>,
 }
 
 /// What closing works with.
@@ -59,31 +66,44 @@ pub(crate) struct Closer<'a> {
 }
 
 impl Closer<'_> {
-    /// Closes what is due at `now`.
-    pub(crate) fn close_due(&mut self, now: At, last_outgoing: u64) -> Result<Closed, ReadError> {
+    /// Whether the open segment is due to be closed.
+    pub(crate) fn is_due(&mut self, now: At) -> bool {
         let limits = self.shared.options.segment;
         let total = self.shared.gauges.buffer.total();
         let has_pages = self.shared.buffer.last_page().is_some();
         self.upkeep.buffer_since = has_pages.then(|| self.upkeep.buffer_since.unwrap_or(now));
-        let old = |since: At| Duration::from_nanos(now.saturating_sub(since).max(0).cast_unsigned()) >= limits.age_max;
-        let buffer_due = has_pages
+        has_pages
             && (total.records >= limits.records_max
                 || total.bytes >= limits.bytes_max
-                || self.upkeep.buffer_since.is_some_and(old));
+                || self.upkeep.buffer_since.is_some_and(|since| since_then(since, now) >= limits.age_max))
+    }
+
+    /// Closes the open segment, if told so, and does all else that is due at `now`.
+    pub(crate) fn tend(&mut self, now: At, last_outgoing: u64, close: bool) -> Result<Closed, ReadError> {
+        let age_max = self.shared.options.segment.age_max;
         let (since, last) = *self.upkeep.outgoing_since.get_or_insert((now, last_outgoing));
         // Live pages come and go; their age is what bounds the replay.
-        let outgoing_due = last != last_outgoing && old(since);
+        let outgoing_due = last != last_outgoing && since_then(since, now) >= age_max;
         if last == last_outgoing {
             self.upkeep.outgoing_since = Some((now, last));
         }
         let mut closed = Closed::default();
-        if buffer_due || outgoing_due {
-            closed = self.close(buffer_due)?;
+        if close || outgoing_due || self.is_short(now) {
+            closed = self.close(close)?;
             self.upkeep.outgoing_since = Some((now, last_outgoing));
+            self.upkeep.saved_at = Some(now);
         }
         self.purge()?;
         closed.roots = self.complete_roots()?;
         Ok(closed)
+    }
+
+    /// Whether delivered pages that can't be deleted before counters are saved take up room that is wanted.
+    fn is_short(&self, now: At) -> bool {
+        let shared = self.shared;
+        shared.gauges.against_budget(Lane::Live) > shared.options.budgets.outgoing_bytes_max / SHORT_SHARE
+            && shared.outgoing.has_delivered_from(self.upkeep.outgoing_next)
+            && self.upkeep.saved_at.is_none_or(|at| since_then(at, now) >= SHORT_PAUSE)
     }
 
     /// Closes everything that is in the open segment now, a segment's size at a time.
@@ -101,10 +121,7 @@ impl Closer<'_> {
 
     /// Closes the open segment (`buffer`), as far as it fits the size of one, and saves the counters.
     fn close(&mut self, buffer: bool) -> Result<Closed, ReadError> {
-        if self.upkeep.unclean {
-            self.ask(Job::Discard)?;
-            self.upkeep.unclean = false;
-        }
+        self.clean()?;
         let mut frozen = match self.ask(Job::Freeze)? {
             Done::Frozen(frozen) => frozen,
             other => return Err(other.unexpected().into()),
@@ -120,6 +137,15 @@ impl Closer<'_> {
             self.upkeep.buffer_since = None;
         }
         closed
+    }
+
+    /// Throws away what a close that failed has left: what is published next would publish it, too.
+    fn clean(&mut self) -> Result<(), ReadError> {
+        if self.upkeep.unclean {
+            self.ask(Job::Discard)?;
+            self.upkeep.unclean = false;
+        }
+        Ok(())
     }
 
     /// Gives the counters that were not saved, and what was done.
@@ -141,7 +167,10 @@ impl Closer<'_> {
             bytes: closed.bytes.cast_signed(),
         };
         match self.ask(Job::Publish(publish)) {
-            Ok(_) => (&[], Ok(closed)),
+            Ok(_) => {
+                self.upkeep.outgoing_next = frozen.outgoing_next;
+                (&[], Ok(closed))
+            }
             // Saved counters do no harm, but the mark behind them is not set: save them again with the next one.
             Err(error) => (&frozen.changed, Err(error)),
         }
@@ -185,6 +214,7 @@ impl Closer<'_> {
 
     /// Computes roots of chunks whose epoch's secret came later than they.
     fn complete_roots(&mut self) -> Result<u64, ReadError> {
+        self.clean()?;
         let roots = self.readers.read(|tx| ledger::missing_roots(tx, self.shared, ROOTS_PIECE))?;
         let count = roots.len() as u64;
         let tickets: Result<Vec<_>, Fault> =
@@ -198,6 +228,10 @@ impl Closer<'_> {
     pub(crate) fn ask(&self, job: Job) -> Result<Done, ReadError> {
         Ok(self.writer.submit_ahead(job)?.wait()?)
     }
+}
+
+fn since_then(since: At, now: At) -> Duration {
+    Duration::from_nanos(now.saturating_sub(since).max(0).cast_unsigned())
 }
 
 /// Chunks on their way to the writer thread: one piece is built while the piece before it is committed.
@@ -241,7 +275,7 @@ impl Outbox {
 }
 
 /// Bodies of the pages of a segment. Held for as long as it is closed, because meanwhile newer pages push older ones out of memory.
-struct Pages(BTreeMap<u64, Bytes>);
+pub(crate) struct Pages(BTreeMap<u64, Bytes>);
 
 impl Pages {
     fn load(shared: &Shared, readers: &Readers, last: u64) -> Result<Self, ReadError> {
@@ -252,6 +286,24 @@ impl Pages {
                 None => missing.push(id),
             }
         }
+        Self(pages).with(readers, missing)
+    }
+
+    /// The pages of these runs.
+    pub(crate) fn load_some(readers: &Readers, runs: &[OpenRun]) -> Result<Self, ReadError> {
+        let (mut pages, mut missing) = (BTreeMap::new(), Vec::new());
+        for run in runs {
+            match &run.page.body {
+                Some(body) => drop(pages.insert(run.at.page, body.clone())),
+                None => missing.push(run.at.page),
+            }
+        }
+        missing.dedup();
+        Self(pages).with(readers, missing)
+    }
+
+    fn with(self, readers: &Readers, missing: Vec<u64>) -> Result<Self, ReadError> {
+        let Self(mut pages) = self;
         if missing.is_empty() {
             return Ok(Self(pages));
         }
@@ -265,7 +317,7 @@ impl Pages {
         })
     }
 
-    fn bytes(&self, run: &OpenRun) -> Result<&[u8], ReadError> {
+    pub(crate) fn bytes(&self, run: &OpenRun) -> Result<&[u8], ReadError> {
         let bytes = self.0.get(&run.at.page).and_then(|body| body.get(run.at.offset as usize..));
         bytes.ok_or(ReadError::Damaged(Damage::Row("a page is missing or ends before its runs")))
     }

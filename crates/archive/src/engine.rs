@@ -25,7 +25,7 @@ use crate::schema::{encode, execute, to_sql};
 use crate::shared::Shared;
 
 pub(crate) use pages::{Next, Pages};
-pub(crate) use upkeep::{Frozen, HandedOver, Publish};
+pub(crate) use upkeep::{Frozen, GoneRuns, HandOver, Publish};
 
 /// One run of an append, looked at on the caller's thread.
 #[derive(Debug, Clone, Copy)]
@@ -72,7 +72,7 @@ pub(crate) enum Job {
     /// A chunk's secret became known.
     Root { chunk: i64, root: Digest },
     /// Put the records of chunks on the backlog lane.
-    HandOver(HandedOver),
+    HandOver(HandOver),
 }
 
 /// What it answers.
@@ -81,6 +81,8 @@ pub(crate) enum Done {
     Appended(Appended),
     Held(Vec<(Epoch, Intervals)>),
     Frozen(Frozen),
+    /// The page that carries what was handed over.
+    HandedOver(u64),
     /// Whether there is more to purge.
     Purged {
         more: bool,
@@ -98,16 +100,40 @@ impl Done {
 /// What a commit makes true in memory.
 #[derive(Debug)]
 pub(crate) enum Effect {
-    Buffered { written: Written, records: u64, bytes: u64 },
-    Outgoing { lane: Lane, page: Page },
+    Buffered {
+        written: Written,
+        records: u64,
+        bytes: u64,
+    },
+    Outgoing {
+        lane: Lane,
+        page: Page,
+    },
     Delivered(Intervals),
     Secrets(Vec<Announcement>),
     SeriesSaved(Vec<u32>),
     RelaySaved(u32),
     BufferDone(u64),
-    ChunksAdded { records: i64, bytes: i64 },
-    Purged { lane: Lane, records: u64, bytes: u64 },
-    Marks { outgoing_saved: u64, buffer_done: u64 },
+    ChunksAdded {
+        records: i64,
+        bytes: i64,
+    },
+    Purged {
+        lane: Lane,
+        records: u64,
+        bytes: u64,
+    },
+    Marks {
+        outgoing_saved: u64,
+        buffer_done: u64,
+    },
+    /// Runs of a series in pages up to this one have left the open segment.
+    Gone {
+        series: u32,
+        page: u64,
+    },
+    /// Chunks that came into the index or left it.
+    Index(Intervals),
 }
 
 /// Frames received from one database of one relay.
@@ -197,7 +223,7 @@ impl Engine {
             Job::Publish(publish) => self.publish(tx, &publish),
             Job::Purge => self.purge(tx),
             Job::Root { chunk, root } => self.root(tx, chunk, &root),
-            Job::HandOver(handed) => self.hand_over(tx, &handed, now),
+            Job::HandOver(handed) => self.hand_over(tx, handed, now),
         }
     }
 
@@ -319,6 +345,8 @@ impl Engine {
                 self.start.outgoing_saved = outgoing_saved;
                 self.start.buffer_done = buffer_done;
             }
+            Effect::Gone { series, page } => shared.buffer.remove_series_up_to(series, page),
+            Effect::Index(numbers) => shared.index.add(&numbers),
         }
     }
 }
@@ -382,6 +410,7 @@ impl Work for Engine {
         const OVERHEAD: usize = 256;
         match job {
             Job::Raw { weight, .. } => *weight + OVERHEAD,
+            Job::HandOver(handed) => handed.runs.len() + OVERHEAD,
             Job::Framed { bytes, runs, .. } | Job::Ingest { bytes, runs, .. } => {
                 bytes.len() + runs.len() * size_of::<RunMeta>() + OVERHEAD
             }

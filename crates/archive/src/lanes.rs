@@ -125,6 +125,17 @@ impl Outgoing {
         Plan { from_file, in_memory }
     }
 
+    /// Those of `numbers` that the cloud has not confirmed.
+    pub(crate) fn undelivered(&self, numbers: &Intervals) -> Intervals {
+        let inner = self.inner.lock();
+        numbers.as_slice().iter().flat_map(|(low, high)| inner.delivered.missing(*low, *high)).collect()
+    }
+
+    /// Whether the cloud has confirmed a page from `from` on.
+    pub(crate) fn has_delivered_from(&self, from: u64) -> bool {
+        self.inner.lock().delivered.last().is_some_and(|last| last >= from)
+    }
+
     /// Pages that the cloud has not confirmed.
     pub(crate) fn waiting(&self) -> u64 {
         let inner = self.inner.lock();

@@ -40,7 +40,7 @@ pub(crate) fn chunks_after(
     Ok(headers)
 }
 
-fn series_name(shared: &Shared, id: u32) -> Result<wire::Series, ReadError> {
+pub(crate) fn series_name(shared: &Shared, id: u32) -> Result<wire::Series, ReadError> {
     let name = shared.series.name(id).and_then(|name| name.parse().ok());
     name.ok_or(ReadError::Damaged(Damage::Row("a chunk's series has no name")))
 }

@@ -10,7 +10,6 @@ use crate::archive::Archive;
 use crate::engine::{Done, Job};
 use crate::error::ReadError;
 use crate::find::{find, received, times, within};
-use crate::handover::{self, Selection};
 use crate::lanes::Page;
 use crate::ledger;
 use crate::recover::announcement;
@@ -142,19 +141,6 @@ impl Archive {
             pages.push(page);
         }
         Ok(pages)
-    }
-
-    /// Moves records of the storage area to the backlog lane, so that the cloud gets them and they are deleted on its receipt. The open segment is
-    /// closed first. Each piece moves in one transaction: a record is always in exactly one of the two places. Gives how many moved.
-    ///
-    /// # Errors
-    /// What moved before the failure stays moved; the call can be repeated.
-    pub fn hand_over(&self, selection: &Selection) -> Result<u64, ReadError> {
-        self.closer(|closer| {
-            closer.close_all()?;
-            closer.purge()?;
-            handover::run(closer, selection)
-        })
     }
 
     /// Published chunks behind chunk `id`, oldest first. A chunk whose epoch's secret is not known yet comes when it is.

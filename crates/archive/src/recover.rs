@@ -12,6 +12,7 @@ use crate::buffer::{Buffer, OpenPage, RunAt, Written};
 use crate::engine::{Frames, Next, Start};
 use crate::error::{Damage, OpenError};
 use crate::held::Held;
+use crate::index::Changes;
 use crate::lanes::Outgoing;
 use crate::names::Names;
 use crate::options::Options;
@@ -95,6 +96,9 @@ pub(crate) fn recover(connection: &mut Connection, options: Options) -> Result<O
             buffer.add(written);
         }
     }
+    for (series, page) in gone(&tx)? {
+        buffer.remove_series_up_to(series, page);
+    }
     let mut last_outgoing = delivered.last().unwrap_or(0).max(marks.outgoing_saved - 1);
     for (lane, table) in [(Lane::Live, "live"), (Lane::Backlog, "backlog")] {
         let total =
@@ -132,7 +136,19 @@ pub(crate) fn recover(connection: &mut Connection, options: Options) -> Result<O
         relays_saved,
     };
     let outgoing = Outgoing::new(options.cache_bytes_max, last_outgoing, delivered);
-    let shared = Shared { options, epoch, own, series, relays, secrets, buffer, outgoing, gauges, conflicts: 0.into() };
+    let shared = Shared {
+        options,
+        epoch,
+        own,
+        series,
+        relays,
+        secrets,
+        buffer,
+        outgoing,
+        gauges,
+        index: Changes::default(),
+        conflicts: 0.into(),
+    };
     Ok(Opened { shared, start, secret, last_outgoing, recovered })
 }
 
@@ -201,6 +217,13 @@ fn frames(tx: &Transaction<'_>) -> Result<FxHashMap<(u32, u64), Frames>, OpenErr
         frames.insert((row.get(0)?, from_sql(row.get(1)?)), Frames::of(numbers));
     }
     Ok(frames)
+}
+
+/// Series whose runs in the open segment were handed over, with the last page of that.
+fn gone(tx: &Transaction<'_>) -> Result<Vec<(u32, u64)>, OpenError> {
+    let mut statement = tx.prepare("SELECT series, page FROM gone")?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned())))?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 fn sets(table: &'static str, bytes: &[u8]) -> Result<Intervals, OpenError> {

@@ -6,7 +6,10 @@ use wire::Intervals;
 use wire::cbor::Strict;
 
 /// Migrations; released ones are never edited.
-pub(crate) const STEPS: &[Step] = &[Step { name: "archive", sql: include_str!("sql/001_archive.sql") }];
+pub(crate) const STEPS: &[Step] = &[
+    Step { name: "archive", sql: include_str!("sql/001_archive.sql") },
+    Step { name: "leaving", sql: include_str!("sql/002_leaving.sql") },
+];
 
 /// An epoch as SQLite keeps it: the same 64 bits, signed.
 pub(crate) const fn to_sql(epoch: u64) -> i64 {

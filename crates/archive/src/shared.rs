@@ -6,6 +6,7 @@ use wire::Epoch;
 
 use crate::append::Lane;
 use crate::buffer::Buffer;
+use crate::index::Changes;
 use crate::lanes::{Gauge, Outgoing, Total};
 use crate::names::Names;
 use crate::options::Options;
@@ -25,6 +26,7 @@ pub(crate) struct Shared {
     pub(crate) buffer: Buffer,
     pub(crate) outgoing: Outgoing,
     pub(crate) gauges: Gauges,
+    pub(crate) index: Changes,
     /// Conflicts found since the start.
     pub(crate) conflicts: AtomicU64,
 }

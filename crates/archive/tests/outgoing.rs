@@ -95,11 +95,11 @@ fn a6_a_spill_moves_everything_to_the_cloud_and_each_record_is_there_once() {
         }
     }
     let before = everything(&relay, "a/b/c");
-    assert_eq!(relay.hand_over(&Selection::All).unwrap(), 400);
+    assert_eq!(relay.hand_over(&Selection::All).unwrap().moved, 400);
     assert_eq!(everything(&relay, "a/b/c"), []);
     assert_eq!((relay.stats().chunks, relay.stats().buffer), Default::default());
     assert_eq!(relay.stats().backlog.records, 400);
-    assert_eq!(relay.hand_over(&Selection::All).unwrap(), 0);
+    assert_eq!(relay.hand_over(&Selection::All).unwrap().moved, 0);
     drop(relay);
     let relay = open(near.path(), "relay-1");
     assert_eq!(drain(&relay, &cloud), 600);
@@ -125,11 +125,11 @@ fn a13_a_pull_moves_the_chunks_of_one_range_and_leaves_the_others() {
         }
     }
     let range = Selection::Range { series: series("a/b/c"), from: 30, to: 45 };
-    assert_eq!(relay.hand_over(&range).unwrap(), 40);
+    assert_eq!(relay.hand_over(&range).unwrap().moved, 40);
     let left: Vec<i64> = everything(&relay, "a/b/c").iter().map(|entry| entry.record.at).collect();
     assert_eq!(left, (0..20).chain(60..100).collect::<Vec<_>>());
     assert_eq!(everything(&relay, "a/b/d").len(), 100);
-    assert_eq!(relay.hand_over(&Selection::Range { series: series("no/such/series"), from: 0, to: 9 }).unwrap(), 0);
+    assert_eq!(relay.hand_over(&Selection::Range { series: series("no/such/series"), from: 0, to: 9 }).unwrap().moved, 0);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use rusqlite::Transaction;
 use store::Fault;
-use wire::{At, Digest, Intervals};
+use wire::{At, Digest, Intervals, RunView};
 
 use super::{Done, Effect, Engine};
 use crate::append::Lane;
@@ -41,14 +41,47 @@ pub(crate) struct Publish {
     pub(crate) bytes: i64,
 }
 
-/// Chunks whose records move to the backlog lane.
+/// What moves to the backlog lane in one page.
 #[derive(Debug)]
-pub(crate) struct HandedOver {
-    pub(crate) chunks: Vec<i64>,
-    pub(crate) records: i64,
-    pub(crate) bytes: i64,
-    /// Their records as canonical runs.
+pub(crate) struct HandOver {
+    /// Chunks with their records and bytes.
+    pub(crate) chunks: Vec<(i64, i64, i64)>,
+    /// Or runs of the open segment.
+    pub(crate) gone: Option<GoneRuns>,
+    pub(crate) records: u64,
+    /// The records as canonical runs.
     pub(crate) runs: Vec<u8>,
+}
+
+/// Runs of one series that leave the open segment: all in its pages up to `page`.
+#[derive(Debug)]
+pub(crate) struct GoneRuns {
+    pub(crate) series: u32,
+    pub(crate) page: u64,
+    pub(crate) parts: Vec<GonePart>,
+}
+
+/// Those of one epoch.
+#[derive(Debug)]
+pub(crate) struct GonePart {
+    epoch: u64,
+    seqs: Intervals,
+    at_min: At,
+    at_max: At,
+}
+
+impl GoneRuns {
+    pub(crate) fn add(&mut self, run: &RunView<'_>) {
+        let epoch = run.epoch().0;
+        let place = self.parts.iter().position(|part| part.epoch == epoch).unwrap_or_else(|| {
+            self.parts.push(GonePart { epoch, seqs: Intervals::new(), at_min: At::MAX, at_max: At::MIN });
+            self.parts.len() - 1
+        });
+        let part = &mut self.parts[place];
+        part.seqs.insert(run.first_seq(), run.last_seq());
+        part.at_min = part.at_min.min(run.at_min());
+        part.at_max = part.at_max.max(run.at_max());
+    }
 }
 
 impl Engine {
@@ -72,8 +105,27 @@ impl Engine {
             "INSERT INTO receipts (one, delivered) VALUES (1, ?1) ON CONFLICT DO UPDATE SET delivered = excluded.delivered",
             [encode(&delivered)],
         )?;
+        self.arrived(tx, &fresh)?;
         self.effects.push(Effect::Delivered(fresh));
         Ok(Done::Plain)
+    }
+
+    /// The cloud holds what these pages carried: it leaves the index.
+    fn arrived(&mut self, tx: &Transaction<'_>, pages: &Intervals) -> Result<(), Fault> {
+        let mut removed = Intervals::new();
+        for (low, high) in pages.as_slice() {
+            let mut statement = tx.prepare_cached("DELETE FROM leaving WHERE page BETWEEN ?1 AND ?2 RETURNING chunk")?;
+            let mut rows = statement.query((low.cast_signed(), high.cast_signed()))?;
+            while let Some(row) = rows.next()? {
+                if let Some(chunk) = row.get::<_, Option<i64>>(0)? {
+                    removed.insert(chunk.cast_unsigned(), chunk.cast_unsigned());
+                }
+            }
+        }
+        if !removed.is_empty() {
+            self.effects.push(Effect::Index(removed));
+        }
+        Ok(())
     }
 
     pub(super) fn freeze(&mut self, tx: &Transaction<'_>, now: At) -> Result<Done, Fault> {
@@ -149,6 +201,8 @@ impl Engine {
 
     pub(super) fn publish(&mut self, tx: &Transaction<'_>, publish: &Publish) -> Result<Done, Fault> {
         let buffer_done = publish.buffer_last.unwrap_or(self.start.buffer_done);
+        let before: i64 = tx.prepare_cached("SELECT chunks_published FROM marks")?.query_row([], |row| row.get(0))?;
+        let last = self.start.next_chunk - 1;
         execute(
             tx,
             "UPDATE marks SET buffer_done = ?1, outgoing_saved = ?2, chunks_published = ?3, chunk_count = chunk_count + ?4,
@@ -156,7 +210,7 @@ impl Engine {
             (
                 buffer_done.cast_signed(),
                 publish.outgoing_next.cast_signed(),
-                self.start.next_chunk - 1,
+                last,
                 publish.chunks,
                 publish.records,
                 publish.bytes,
@@ -164,7 +218,11 @@ impl Engine {
         )?;
         self.effects.push(Effect::Marks { outgoing_saved: publish.outgoing_next, buffer_done });
         self.effects.push(Effect::ChunksAdded { records: publish.records, bytes: publish.bytes });
+        if before < last {
+            self.effects.push(Effect::Index(Intervals::of(before.cast_unsigned() + 1, last.cast_unsigned())));
+        }
         if let Some(last) = publish.buffer_last {
+            execute(tx, "DELETE FROM gone WHERE page <= ?1", [last.cast_signed()])?;
             self.effects.push(Effect::BufferDone(last));
         }
         Ok(Done::Plain)
@@ -239,28 +297,74 @@ impl Engine {
         let changed = execute(tx, "UPDATE chunks SET id = ?1, root = ?2 WHERE id = ?3 AND root IS NULL", (id, &root[..], chunk))?;
         if changed == 1 {
             execute(tx, "UPDATE marks SET chunks_published = ?1", [id])?;
+            self.effects.push(Effect::Index(Intervals::of(id.cast_unsigned(), id.cast_unsigned())));
         }
         Ok(Done::Plain)
     }
 
-    pub(super) fn hand_over(&mut self, tx: &Transaction<'_>, handed: &HandedOver, now: At) -> Result<Done, Fault> {
+    /// Writes one page of the backlog and notes what it carries.
+    pub(super) fn hand_over(&mut self, tx: &Transaction<'_>, handed: HandOver, now: At) -> Result<Done, Fault> {
         let own = self.shared.own;
-        let written = self
-            .pages
-            .write_outgoing(Lane::Backlog, own, handed.records.cast_unsigned(), |out| out.extend_from_slice(&handed.runs));
-        self.cut(tx, Lane::Backlog, own, written, now)?;
-        for chunk in &handed.chunks {
+        // A page of its own, so that its number is known here.
+        let before = self.pages.flush(tx, &self.shared, Lane::Backlog, own, now)?;
+        self.effects.extend(before);
+        let page = self.pages.next().outgoing;
+        let HandOver { chunks, gone, records, runs } = handed;
+        self.pages.write_outgoing(Lane::Backlog, own, records, |out| out.extend_from_slice(&runs));
+        let written = self.pages.flush(tx, &self.shared, Lane::Backlog, own, now)?;
+        self.effects.extend(written);
+        let (mut moved, mut bytes) = (0, 0);
+        for (chunk, chunk_records, chunk_bytes) in &chunks {
+            execute(
+                tx,
+                "INSERT INTO leaving (page, chunk, series, epoch, at_min, at_max, records, seqs, root)
+                 SELECT ?1, id, series, epoch, at_min, at_max, records, seqs, root FROM chunks WHERE id = ?2",
+                (page.cast_signed(), chunk),
+            )?;
             if execute(tx, "DELETE FROM chunks WHERE id = ?1", [chunk])? != 1 {
                 return Err(Fault::Work("a chunk was handed over twice".into()));
             }
+            moved += chunk_records;
+            bytes += chunk_bytes;
         }
+        if !chunks.is_empty() {
+            execute(
+                tx,
+                "UPDATE marks SET chunk_count = chunk_count - ?1, chunk_records = chunk_records - ?2, chunk_bytes = chunk_bytes - ?3",
+                (chunks.len() as i64, moved, bytes),
+            )?;
+            self.effects.push(Effect::ChunksAdded { records: -moved, bytes: -bytes });
+        }
+        if let Some(gone) = gone {
+            self.gone(tx, &gone, page)?;
+        }
+        Ok(Done::HandedOver(page))
+    }
+
+    fn gone(&mut self, tx: &Transaction<'_>, gone: &GoneRuns, page: u64) -> Result<(), Fault> {
+        self.save_series(tx, std::iter::once(gone.series))?;
         execute(
             tx,
-            "UPDATE marks SET chunk_count = chunk_count - ?1, chunk_records = chunk_records - ?2, chunk_bytes = chunk_bytes - ?3",
-            (handed.chunks.len() as i64, handed.records, handed.bytes),
+            "INSERT INTO gone (series, page) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET page = max(page, excluded.page)",
+            (gone.series, gone.page.cast_signed()),
         )?;
-        self.effects.push(Effect::ChunksAdded { records: -handed.records, bytes: -handed.bytes });
-        Ok(Done::Plain)
+        for part in &gone.parts {
+            execute(
+                tx,
+                "INSERT INTO leaving (page, series, epoch, at_min, at_max, records, seqs) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                (
+                    page.cast_signed(),
+                    gone.series,
+                    to_sql(part.epoch),
+                    part.at_min,
+                    part.at_max,
+                    part.seqs.count().cast_signed(),
+                    encode(&part.seqs),
+                ),
+            )?;
+        }
+        self.effects.push(Effect::Gone { series: gone.series, page: gone.page });
+        Ok(())
     }
 }
 
