@@ -28,6 +28,8 @@ enum Kind {
     Broker,
     /// A file of grants.
     Grants,
+    /// A file of sensors and their tags.
+    Sensors,
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
@@ -38,6 +40,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
         Kind::Agent => host::configuration::<::edge_agent::Config>(file, "agent")?.check()?,
         Kind::Broker => drop(host::configuration::<crate::broker::Config>(file, "broker")?),
         Kind::Grants => check_grants(file)?,
+        Kind::Sensors => check_sensors(file)?,
     }
     host::print(&format!("{} holds\n", file.display()))?;
     Ok(Exit::Ok)
@@ -51,6 +54,7 @@ fn kind_of(file: &Path) -> Result<Kind, ConfigFault> {
         ("sensor", Kind::Agent),
         ("http", Kind::Cloud),
         ("grant", Kind::Grants),
+        ("sensors", Kind::Sensors),
         ("grants", Kind::Broker),
     ];
     let found = kinds.into_iter().find(|(key, _)| keys.contains_key(*key)).map(|(_, kind)| kind);
@@ -60,4 +64,8 @@ fn kind_of(file: &Path) -> Result<Kind, ConfigFault> {
 
 fn check_grants(file: &Path) -> Result<(), ConfigFault> {
     ::broker::read_grants(file).map(drop).map_err(|fault| ConfigFault::key("grant", fault.to_string()))
+}
+
+fn check_sensors(file: &Path) -> Result<(), ConfigFault> {
+    ::broker::read_sensors(file).map(drop).map_err(|fault| ConfigFault::key("sensors", fault.to_string()))
 }

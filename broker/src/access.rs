@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use chassis::Stop;
 use serde::Deserialize;
 
-use crate::policy::{Policy, PolicyFault};
+use crate::policy::{Policy, PolicyFault, PolicyFiles};
 
 /// How often the files are looked at: three looks a second, each a `stat` a file.
 const LOOK_INTERVAL: Duration = Duration::from_millis(300);
@@ -26,6 +26,9 @@ pub enum Access {
         users: PathBuf,
         /// `[[grant]]` tables.
         grants: PathBuf,
+        /// `[sensors]`: the tags of sensors, for grants and questions that name them.
+        #[serde(default)]
+        sensors: Option<PathBuf>,
     },
 }
 
@@ -36,14 +39,15 @@ impl Access {
     /// # Errors
     /// A file can't be read or is faulty; the error names the file and the line or the field.
     pub fn open(&self) -> Result<(Policy, Watch), PolicyFault> {
-        let (files, policy): (Vec<PathBuf>, _) = match self {
-            Access::Anonymous => (Vec::new(), None),
-            Access::Files { users, grants } => (vec![users.clone(), grants.clone()], Some((users, grants))),
+        let files = match self.clone() {
+            Access::Anonymous => None,
+            Access::Files { users, grants, sensors } => Some(PolicyFiles { users, grants, sensors }),
         };
+        let paths = files.as_ref().map(PolicyFiles::paths).unwrap_or_default();
         // Before the files are read, so that nothing falls in between.
-        let seen = marks(&files);
-        let policy = policy.map_or_else(|| Ok(Policy::anonymous()), |(users, grants)| Policy::open(users, grants))?;
-        Ok((policy.clone(), Watch { policy, files, seen, faulty: None }))
+        let seen = marks(&paths);
+        let policy = files.map_or_else(|| Ok(Policy::anonymous()), Policy::open_files)?;
+        Ok((policy.clone(), Watch { policy, files: paths, seen, faulty: None }))
     }
 }
 
@@ -63,7 +67,7 @@ fn marks(files: &[PathBuf]) -> Vec<Mark> {
 
 /// Looks at the files of a policy and puts changes in force.
 ///
-/// Both files are put in force together or not at all. While one is faulty, or can't be read, the old state stays in force; the
+/// All files are put in force together or not at all. While one is faulty, or can't be read, the old state stays in force; the
 /// fault is logged once, and reading is tried again at every look until it succeeds.
 #[derive(Debug)]
 pub struct Watch {
@@ -86,13 +90,13 @@ impl Watch {
         match self.policy.reload() {
             Ok(()) => {
                 self.faulty = None;
-                tracing::info!("users and grants were read again and are in force");
+                tracing::info!("users, grants and sensors were read again and are in force");
                 true
             }
             Err(fault) => {
                 let text = fault.to_string();
                 if self.faulty.as_ref() != Some(&text) {
-                    tracing::error!(error = %text, "users and grants stay as they were; correct the file");
+                    tracing::error!(error = %text, "users, grants and sensors stay as they were; correct the file");
                     self.faulty = Some(text);
                 }
                 false
@@ -127,7 +131,7 @@ mod tests {
         let (users, grants) = (dir.path().join("users"), dir.path().join("grants.toml"));
         std::fs::write(&users, "").unwrap();
         std::fs::write(&grants, OPEN).unwrap();
-        let (policy, mut watch) = Access::Files { users: users.clone(), grants: grants.clone() }.open().unwrap();
+        let (policy, mut watch) = Access::Files { users: users.clone(), grants: grants.clone(), sensors: None }.open().unwrap();
         let may = || {
             let ana = Subject { user: Some("ana"), client: "" };
             policy.verdict(&ana, Action::Query, "data/cityA/m/p", 0).is_allowed()
@@ -149,12 +153,37 @@ mod tests {
     }
 
     #[test]
+    fn c9_a_tag_that_is_taken_away_takes_the_sensor_with_it_after_one_look() {
+        let dir = tempfile::tempdir().unwrap();
+        let [users, grants, sensors] = ["users", "grants.toml", "sensors.toml"].map(|name| dir.path().join(name));
+        std::fs::write(&users, "").unwrap();
+        std::fs::write(&grants, "[[grant]]\nusers = [\"ana\"]\nactions = [\"query\"]\ntags = [\"home\"]\n").unwrap();
+        std::fs::write(&sensors, "[sensors]\n\"cityA/m1\" = [\"home\"]\n\"cityA/m2\" = [\"home\", \"h0\"]\n").unwrap();
+        let access = Access::Files { users, grants, sensors: Some(sensors.clone()) };
+        let (policy, mut watch) = access.open().unwrap();
+        let may = |sensor: &str| {
+            let ana = Subject { user: Some("ana"), client: "" };
+            policy.verdict(&ana, Action::Query, &format!("data/{sensor}/p"), 0).is_allowed()
+        };
+        assert!(may("cityA/m1") && may("cityA/m2") && !may("cityA/m3"));
+        assert_eq!(policy.sensors_tagged(&["home"], Some("cityA")).len(), 2);
+        assert_eq!(policy.tags_of(&"cityA/m2".parse().unwrap()), ["h0", "home"]);
+        let before = policy.version();
+        std::fs::write(&sensors, "[sensors]\n\"cityA/m2\" = [\"home\"]\n").unwrap();
+        assert!(watch.look() && policy.version() > before && !may("cityA/m1") && may("cityA/m2"));
+        std::fs::write(&sensors, "[sensors]\n\"cityA/m2\" = [\"ho me\"]\n").unwrap();
+        assert!(!watch.look() && may("cityA/m2"), "a faulty file changes nothing");
+        let fault = policy.reload().unwrap_err().to_string();
+        assert!(fault.contains("sensors.toml") && fault.contains("\"ho me\" is not a tag"), "{fault}");
+    }
+
+    #[test]
     fn a_change_between_the_reading_and_the_first_look_is_seen() {
         let dir = tempfile::tempdir().unwrap();
         let (users, grants) = (dir.path().join("users"), dir.path().join("grants.toml"));
         std::fs::write(&users, "").unwrap();
         std::fs::write(&grants, OPEN).unwrap();
-        let (_, mut watch) = Access::Files { users, grants: grants.clone() }.open().unwrap();
+        let (_, mut watch) = Access::Files { users, grants: grants.clone(), sensors: None }.open().unwrap();
         std::fs::write(&grants, "").unwrap();
         assert!(watch.look() && !watch.look());
     }

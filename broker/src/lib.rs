@@ -60,5 +60,5 @@ pub use hub::Hub;
 pub use intake::{Client, Commit, Intake, IntakeSession, NoIntake, Offer, Refusal};
 pub use message::Message;
 pub use metrics::Metrics;
-pub use policy::{Denied, Policy, PolicyFault, read_grants};
+pub use policy::{Denied, Policy, PolicyFault, PolicyFiles, read_grants, read_sensors};
 pub use settings::Settings;

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
-use wire::At;
-use wire::grants::{Action, GrantFaults, Grants, GrantsFile, Subject, Verdict};
+use wire::grants::{Action, GrantFaults, Grants, GrantsFile, SensorFaults, Sensors, SensorsFile, Subject, Verdict};
+use wire::{At, SensorId};
 
 use crate::users::{Users, UsersFault};
 
@@ -20,17 +20,21 @@ pub enum PolicyFault {
     /// The file of users.
     #[error(transparent)]
     Users(#[from] UsersFault),
-    /// The file of grants can't be read.
-    #[error("grants file {path}: {source}")]
+    /// The file of grants, or of sensors, can't be read.
+    #[error("{file} file {path}: {source}")]
     Io {
+        /// `grants` or `sensors`.
+        file: &'static str,
         /// The file.
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
     },
-    /// The file of grants is not TOML, or has other fields.
-    #[error("grants file {path}: {source}")]
+    /// The file of grants, or of sensors, is not TOML, or has other fields.
+    #[error("{file} file {path}: {source}")]
     Toml {
+        /// `grants` or `sensors`.
+        file: &'static str,
         /// The file.
         path: PathBuf,
         /// Where and what.
@@ -43,6 +47,14 @@ pub enum PolicyFault {
         path: PathBuf,
         /// Every fault.
         source: GrantFaults,
+    },
+    /// Sensors that make no sense.
+    #[error("sensors file {path}: {source}")]
+    Sensors {
+        /// The file.
+        path: PathBuf,
+        /// Every fault.
+        source: SensorFaults,
     },
 }
 
@@ -60,6 +72,24 @@ pub enum Denied {
     Unavailable,
 }
 
+/// The files of a policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyFiles {
+    /// `name:$argon2id$…` lines (see [`crate::users`]).
+    pub users: PathBuf,
+    /// `[[grant]]` tables.
+    pub grants: PathBuf,
+    /// `[sensors]`: the tags of sensors. Without it no sensor has tags.
+    pub sensors: Option<PathBuf>,
+}
+
+impl PolicyFiles {
+    /// Every file.
+    pub(crate) fn paths(&self) -> Vec<PathBuf> {
+        [&self.users, &self.grants].into_iter().chain(&self.sensors).cloned().collect()
+    }
+}
+
 /// Users and grants, exchanged as a whole by [`Policy::reload`]. Clones share one state.
 #[derive(Debug, Clone)]
 pub struct Policy(Arc<Inner>);
@@ -74,18 +104,25 @@ struct Inner {
 #[derive(Debug)]
 enum Rules {
     Anonymous,
-    Files { users: PathBuf, grants: PathBuf, loaded: ArcSwap<Loaded> },
+    Files { files: PolicyFiles, loaded: ArcSwap<Loaded> },
 }
 
 #[derive(Debug)]
 struct Loaded {
     users: Users,
     grants: Grants,
+    sensors: Arc<Sensors>,
 }
 
 impl Loaded {
-    fn read(users: &Path, grants: &Path) -> Result<Loaded, PolicyFault> {
-        Ok(Loaded { grants: read_grants(grants)?, users: Users::read(users)? })
+    fn read(files: &PolicyFiles) -> Result<Loaded, PolicyFault> {
+        let sensors = Arc::new(files.sensors.as_deref().map(read_sensors).transpose()?.unwrap_or_default());
+        let grants = read_grants(&files.grants)?.with_sensors(sensors.clone());
+        let unknown = grants.unknown_tags();
+        if !unknown.is_empty() {
+            tracing::warn!(tags = ?unknown, grants = %files.grants.display(), "grants name tags that no sensor has");
+        }
+        Ok(Loaded { grants, users: Users::read(&files.users)?, sensors })
     }
 }
 
@@ -94,10 +131,22 @@ impl Loaded {
 /// # Errors
 /// The file can't be read or is faulty; the error names the grant and the field.
 pub fn read_grants(path: &Path) -> Result<Grants, PolicyFault> {
-    let text = std::fs::read_to_string(path).map_err(|source| PolicyFault::Io { path: path.into(), source })?;
-    let file: GrantsFile =
-        toml::from_str(&text).map_err(|source| PolicyFault::Toml { path: path.into(), source: Box::new(source) })?;
+    let file: GrantsFile = read_toml("grants", path)?;
     Grants::new(&file).map_err(|source| PolicyFault::Grants { path: path.into(), source })
+}
+
+/// Reads a file of sensors.
+///
+/// # Errors
+/// The file can't be read or is faulty; the error names the sensor.
+pub fn read_sensors(path: &Path) -> Result<Sensors, PolicyFault> {
+    let file: SensorsFile = read_toml("sensors", path)?;
+    Sensors::new(&file).map_err(|source| PolicyFault::Sensors { path: path.into(), source })
+}
+
+fn read_toml<T: serde::de::DeserializeOwned>(file: &'static str, path: &Path) -> Result<T, PolicyFault> {
+    let text = std::fs::read_to_string(path).map_err(|source| PolicyFault::Io { file, path: path.into(), source })?;
+    toml::from_str(&text).map_err(|source| PolicyFault::Toml { file, path: path.into(), source: Box::new(source) })
 }
 
 impl Policy {
@@ -106,8 +155,16 @@ impl Policy {
     /// # Errors
     /// A file can't be read or is faulty; the error names the line or the field.
     pub fn open(users: &Path, grants: &Path) -> Result<Policy, PolicyFault> {
-        let loaded = ArcSwap::from_pointee(Loaded::read(users, grants)?);
-        Ok(Policy::with(Rules::Files { users: users.into(), grants: grants.into(), loaded }))
+        Policy::open_files(PolicyFiles { users: users.into(), grants: grants.into(), sensors: None })
+    }
+
+    /// The same, with the tags of sensors.
+    ///
+    /// # Errors
+    /// As [`Policy::open`].
+    pub fn open_files(files: PolicyFiles) -> Result<Policy, PolicyFault> {
+        let loaded = ArcSwap::from_pointee(Loaded::read(&files)?);
+        Ok(Policy::with(Rules::Files { files, loaded }))
     }
 
     /// Everybody may do everything, with or without a password. For development on the loopback address only; the caller
@@ -121,14 +178,14 @@ impl Policy {
         Policy(Arc::new(Inner { rules, version: AtomicU64::new(1), checks: Semaphore::new(PASSWORD_CHECKS_MAX) }))
     }
 
-    /// Reads both files again and puts them in force together, for live connections and subscriptions too. On a fault the
+    /// Reads all files again and puts them in force together, for live connections and subscriptions too. On a fault the
     /// old state stays in force.
     ///
     /// # Errors
     /// As [`Policy::open`].
     pub fn reload(&self) -> Result<(), PolicyFault> {
-        if let Rules::Files { users, grants, loaded } = &self.0.rules {
-            loaded.store(Arc::new(Loaded::read(users, grants)?));
+        if let Rules::Files { files, loaded } = &self.0.rules {
+            loaded.store(Arc::new(Loaded::read(files)?));
             self.0.version.fetch_add(1, Ordering::Release);
         }
         Ok(())
@@ -180,5 +237,40 @@ impl Policy {
             Rules::Anonymous => true,
             Rules::Files { loaded, .. } => loaded.load().grants.delivers(subject, topic, now),
         }
+    }
+
+    /// The sensors that have all of `tags`, in order of their names; with `area`, only those in it. Without tags: all that the
+    /// registry knows. Says nothing of what anybody may see: ask the verdict for each series.
+    #[must_use]
+    pub fn sensors_tagged(&self, tags: &[&str], area: Option<&str>) -> Vec<SensorId> {
+        match &self.0.rules {
+            Rules::Anonymous => Vec::new(),
+            Rules::Files { loaded, .. } => loaded.load().sensors.tagged(tags, area),
+        }
+    }
+
+    /// The tags of a sensor, in order of their text; none when the registry does not know it.
+    #[must_use]
+    pub fn tags_of(&self, sensor: &SensorId) -> Vec<String> {
+        match &self.0.rules {
+            Rules::Anonymous => Vec::new(),
+            Rules::Files { loaded, .. } => loaded.load().sensors.tags_of(sensor.as_str()).map(str::to_owned).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a11_the_shipped_grants_and_sensors_hold_together() {
+        let config = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../config"));
+        let sensors = read_sensors(&config.join("sensors.toml")).unwrap();
+        let grants = read_grants(&config.join("grants.toml")).unwrap().with_sensors(Arc::new(sensors));
+        assert_eq!(grants.unknown_tags(), [""; 0]);
+        let researcher = Subject { user: Some("researcher"), client: "" };
+        let may = |topic| grants.verdict(&researcher, Action::Query, topic, 0).is_allowed();
+        assert!(may("data/cityA/meter-0017/power/active") && !may("data/cityA/meter-0101/power/active"));
     }
 }

@@ -200,3 +200,54 @@ async fn an_operator_orders_a_connected_relay_to_flush() {
     assert_eq!(status["batches"], Value::Null);
     town.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a11_live_and_past_show_the_sensors_with_the_granted_tags_only() {
+    let (_dir, path) = folder();
+    let homes = "[[grant]]\nusers = [\"ana\"]\nactions = [\"subscribe\", \"query\"]\nareas = [\"cityA\"]\ntags = [\"residential\"]\nstreams = [\"power\"]\n";
+    let mut config = guarded(&path, &["relay-1", "ana"], &format!("{GRANTS}{homes}"));
+    let registry = path.join("sensors.toml");
+    let both = "[sensors]\n\"cityA/home\" = [\"residential\"]\n\"cityA/flat\" = [\"residential\"]\n\"cityA/shop\" = [\"commercial\"]\n\"cityB/home\" = [\"residential\"]\n";
+    std::fs::write(&registry, both).unwrap();
+    if let cloud::Access::Files { sensors, .. } = &mut config.access {
+        *sensors = Some(registry.clone());
+    }
+    let town = Town::start(config).await;
+    let (relay, mut ana) = (town.client("relay-1").await, town.client("ana").await);
+    for filter in ["data/#", "data/cityA/#", "data/cityA/shop/power", "data/+/home/power", "data/cityB/home/power"] {
+        let refused = ana.link.subscribe(filter, link::Qos::One).await;
+        assert_eq!(refused, Err(SubscribeError::Refused { reason_code: NOT_AUTHORIZED }), "{filter}");
+    }
+    ana.subscribe("data/cityA/+/power").await;
+    let frame = |number: u64| {
+        let frame = Frame::new(number).run("cityA/shop/power", number, &["shop"]).run("cityB/home/power", number, &["far"]);
+        frame.run("cityA/new/power", number, &["new"]).run("cityA/flat/power", number, &["flat"]).run(
+            "cityA/home/power",
+            number,
+            &["home"],
+        )
+    };
+    relay.send(&frame(1)).await;
+    let mut came = [ana.next().await.topic, ana.next().await.topic];
+    came.sort();
+    assert_eq!(came, ["data/cityA/flat/power", "data/cityA/home/power"]);
+    let past = async |series: &str| town.get("ana", &format!("/api/v1/records?series={series}")).await.0;
+    for (series, status) in [
+        ("cityA/home/power", 200),
+        ("cityA/flat/power", 200),
+        ("cityA/home/water", 403),
+        ("cityA/shop/power", 403),
+        ("cityB/home/power", 403),
+    ] {
+        assert_eq!(past(series).await, status, "{series}");
+    }
+    // The flat is not residential any more.
+    std::fs::write(&registry, both.replace("\"cityA/flat\" = [\"residential\"]", "\"cityA/flat\" = []")).unwrap();
+    let changed = std::time::Instant::now();
+    eventually("the flat is out", async || past("cityA/flat/power").await == 403).await;
+    assert!(changed.elapsed() < std::time::Duration::from_secs(1), "{:?}", changed.elapsed());
+    relay.send(&frame(2)).await;
+    assert_eq!(ana.next().await.topic, "data/cityA/home/power");
+    assert!(town.counter("broker_deliveries_withheld_total{reason=\"NotAuthorized\"}") >= 4);
+    town.stop().await;
+}

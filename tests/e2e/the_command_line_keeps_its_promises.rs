@@ -14,7 +14,7 @@ fn forebay(args: &[&str]) -> (i32, String, String) {
 
 #[test]
 fn every_shipped_configuration_holds() {
-    for kind in ["relay", "cloud", "agent", "broker", "grants"] {
+    for kind in ["relay", "cloud", "agent", "broker", "grants", "sensors"] {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("config/{kind}.toml"));
         let file = file.to_str().unwrap();
         // Named, and told from the file's own keys.

@@ -39,7 +39,7 @@ pub fn guarded(dir: &Path, users: &[&str], grants: &str) -> Config {
         broker::users::set_password(&files.0, user, user.as_bytes()).unwrap();
     }
     std::fs::write(&files.1, grants).unwrap();
-    Config { access: Access::Files { users: files.0, grants: files.1 }, ..dev(dir) }
+    Config { access: Access::Files { users: files.0, grants: files.1, sensors: None }, ..dev(dir) }
 }
 
 impl Town {

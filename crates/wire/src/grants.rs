@@ -2,18 +2,26 @@
 //!
 //! Nothing is allowed that no grant names. There are no grants that deny, so the order of grants means nothing, and taking a
 //! grant away can only take away.
+//!
+//! Areas and streams bound a grant by name, as topic filters do; tags pick sensors inside these bounds. A subscription is allowed
+//! when one grant's bounds cover all of its filter, and each delivery is asked about the tags: `data/cityA/#` of somebody who is
+//! granted the residential meters of city A brings these and no others. A filter that names one sensor is refused unless that
+//! sensor has the tags.
 
 mod pattern;
+mod sensors;
 mod written;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::filter::{valid_filter, valid_topic};
 use crate::record::At;
 use pattern::Pattern;
+pub use sensors::{SensorFault, SensorFaults, Sensors, SensorsFile, TAGS_MAX};
 pub use written::{Grant, GrantFault, GrantFaults, GrantsFile};
 
 /// What somebody wants to do.
@@ -105,6 +113,8 @@ pub enum Denial {
 struct Rule {
     actions: Vec<Action>,
     patterns: Vec<Pattern>,
+    /// All of them must be the sensor's; the patterns of a rule with tags begin with `data/`.
+    tags: Box<[Box<str>]>,
     not_before: At,
     until: At,
 }
@@ -113,6 +123,25 @@ impl Rule {
     fn holds(&self, now: At) -> bool {
         self.not_before <= now && now < self.until
     }
+
+    fn names(&self, subject: &Subject<'_>, topic: &str, sensors: &Sensors) -> bool {
+        self.patterns.iter().any(|pattern| pattern.matches(subject, topic))
+            && (self.tags.is_empty() || sensor_of(topic).is_some_and(|sensor| sensors.has_all(sensor, &self.tags)))
+    }
+
+    fn covers(&self, subject: &Subject<'_>, filter: &str, sensors: &Sensors) -> bool {
+        self.patterns.iter().any(|pattern| pattern.covers(subject, filter))
+            && (self.tags.is_empty()
+                || sensor_of(filter).is_none_or(|sensor| sensor.contains(['+', '#']) || sensors.has_all(sensor, &self.tags)))
+    }
+}
+
+/// `area/sensor` of `data/{area}/{sensor}/…`, if these levels are there.
+fn sensor_of(topic: &str) -> Option<&str> {
+    let name = topic.strip_prefix("data/")?;
+    let (area, rest) = name.split_once('/')?;
+    let sensor = rest.split('/').next()?;
+    Some(&name[..area.len() + 1 + sensor.len()])
 }
 
 /// All grants, ready to be asked. The default allows nothing.
@@ -121,6 +150,7 @@ pub struct Grants {
     rules: Vec<Rule>,
     everyone: Vec<usize>,
     by_user: HashMap<String, Vec<usize>>,
+    sensors: Arc<Sensors>,
 }
 
 impl Grants {
@@ -146,10 +176,36 @@ impl Grants {
         if faults.is_empty() { Ok(grants) } else { Err(GrantFaults(faults)) }
     }
 
+    /// The same grants, with these sensors to find tags in. Without it no sensor has any, and a grant with tags names nothing.
+    #[must_use]
+    pub fn with_sensors(self, sensors: Arc<Sensors>) -> Self {
+        Self { sensors, ..self }
+    }
+
+    /// These grants and those of `other`, with the sensors of these.
+    #[must_use]
+    pub fn and(mut self, other: &Self) -> Self {
+        let first = self.rules.len();
+        self.rules.extend_from_slice(&other.rules);
+        self.everyone.extend(other.everyone.iter().map(|place| first + place));
+        for (user, places) in &other.by_user {
+            self.by_user.entry(user.clone()).or_default().extend(places.iter().map(|place| first + place));
+        }
+        self
+    }
+
+    /// Tags that grants name and no sensor has: perhaps misspelt.
+    #[must_use]
+    pub fn unknown_tags(&self) -> Vec<&str> {
+        let known: BTreeSet<&str> = self.sensors.tags().collect();
+        let named: BTreeSet<&str> = self.rules.iter().flat_map(|rule| &rule.tags).map(|tag| &**tag).collect();
+        named.difference(&known).copied().collect()
+    }
+
     /// Whether `subject` may do `action` on `name` at `now`.
     ///
-    /// For [`Action::Subscribe`] `name` is a filter (without `$share/{group}/`), and one single grant must cover all of it;
-    /// for the others it is a topic.
+    /// For [`Action::Subscribe`] `name` is a filter (without `$share/{group}/`), and the bounds of one single grant must cover all
+    /// of it, while its tags are asked at each delivery; for the others it is a topic.
     #[must_use]
     pub fn verdict(&self, subject: &Subject<'_>, action: Action, name: &str, now: At) -> Verdict {
         let subscribes = action == Action::Subscribe;
@@ -159,10 +215,8 @@ impl Grants {
         }
         let mut denial = Denial::NoGrant;
         for rule in self.rules_of(user, action) {
-            let named = |pattern: &Pattern| {
-                if subscribes { pattern.covers(subject, name) } else { pattern.matches(subject, name) }
-            };
-            if rule.patterns.iter().any(named) {
+            let sensors = &self.sensors;
+            if if subscribes { rule.covers(subject, name, sensors) } else { rule.names(subject, name, sensors) } {
                 if rule.holds(now) {
                     return Verdict::Allowed;
                 }
@@ -177,8 +231,7 @@ impl Grants {
     #[must_use]
     pub fn delivers(&self, subject: &Subject<'_>, topic: &str, now: At) -> bool {
         subject.user.is_some_and(|user| {
-            self.rules_of(user, Action::Subscribe)
-                .any(|rule| rule.holds(now) && rule.patterns.iter().any(|pattern| pattern.matches(subject, topic)))
+            self.rules_of(user, Action::Subscribe).any(|rule| rule.holds(now) && rule.names(subject, topic, &self.sensors))
         })
     }
 

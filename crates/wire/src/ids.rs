@@ -134,6 +134,13 @@ impl SensorId {
     }
 }
 
+// Equality and hash are those of the text.
+impl std::borrow::Borrow<str> for SensorId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 /// Splits a validated name at its first slash.
 fn split(text: &str) -> (&str, &str) {
     text.split_once('/').expect("a validated name has a slash")

@@ -1,7 +1,9 @@
 //! Who may do what: the verdict, and what is said about grants that are written wrongly.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
-use wire::grants::{Action, Denial, Grants, GrantsFile, Subject, Verdict};
+use wire::grants::{Action, Denial, Grants, GrantsFile, Sensors, SensorsFile, Subject, Verdict};
 
 use Action::{Publish, Query, Subscribe};
 
@@ -77,6 +79,95 @@ fn a11_one_grant_must_cover_a_subscription_wholly() {
     let alice = user("alice", "c");
     assert!(allowed(&grants, &alice, Subscribe, "x/a") && allowed(&grants, &alice, Subscribe, "x/+/y"));
     assert!(!allowed(&grants, &alice, Subscribe, "x/+") && !allowed(&grants, &alice, Subscribe, "x/#"));
+}
+
+fn sensors() -> Arc<Sensors> {
+    let file: SensorsFile = serde_json::from_value(json!({"sensors": {
+        "cityA/home-1": ["residential", "h0"], "cityA/home-2": ["residential"], "cityA/shop": ["commercial"], "cityB/home": ["residential"],
+    }}))
+    .expect("the sensors are valid");
+    Arc::new(Sensors::new(&file).expect("the sensors are valid"))
+}
+
+#[test]
+fn a11_tags_pick_sensors_within_areas_and_streams() {
+    let granted = |grant: Value| {
+        let mut grant = grant;
+        grant["users"] = json!(["ana"]);
+        grant["actions"] = json!(["subscribe", "query"]);
+        grants(json!([grant])).with_sensors(sensors())
+    };
+    let ana = user("ana", "c");
+    let sees = |grants: &Grants, topic: &str| {
+        let delivered = grants.delivers(&ana, topic, 0);
+        assert_eq!(delivered, allowed(grants, &ana, Query, topic), "live and past agree: {topic}");
+        delivered
+    };
+    let homes = granted(json!({"areas": ["cityA"], "tags": ["residential"]}));
+    assert!(sees(&homes, "data/cityA/home-1/power/active") && sees(&homes, "data/cityA/home-2/water"));
+    for topic in [
+        "data/cityA/shop/power/active",
+        "data/cityB/home/power/active",
+        "data/cityA/new/power",
+        "data/cityA",
+        "data",
+        "x/cityA/home-1/p",
+    ] {
+        assert!(!sees(&homes, topic), "{topic}");
+    }
+    // Bounds are by name, tags are asked at each delivery; a filter that names a sensor is asked at once.
+    for filter in ["data/cityA/#", "data/cityA/+/power/#", "data/cityA/home-2/#", "data/cityA/home-2"] {
+        assert!(allowed(&homes, &ana, Subscribe, filter), "{filter}");
+    }
+    for filter in
+        ["data/#", "data/+/home-1/#", "data/cityA/shop/#", "data/cityA/shop", "data/cityA/new/#", "#", "data/cityB/home/#"]
+    {
+        assert!(!allowed(&homes, &ana, Subscribe, filter), "{filter}");
+    }
+    let both = granted(json!({"tags": ["residential", "h0"]}));
+    assert!(sees(&both, "data/cityA/home-1/p") && !sees(&both, "data/cityA/home-2/p"), "all tags must hold");
+    assert!(allowed(&both, &ana, Subscribe, "data/#") && !allowed(&both, &ana, Subscribe, "#"));
+    let active = granted(json!({"tags": ["residential"], "streams": ["power/active", "heat/#"]}));
+    assert!(sees(&active, "data/cityB/home/power/active") && sees(&active, "data/cityA/home-1/heat/in/1"));
+    assert!(!sees(&active, "data/cityB/home/power/reactive") && !sees(&active, "data/cityA/shop/power/active"));
+    assert!(
+        allowed(&active, &ana, Subscribe, "data/+/+/power/active") && allowed(&active, &ana, Subscribe, "data/cityA/+/heat/+")
+    );
+    assert!(!allowed(&active, &ana, Subscribe, "data/cityA/#") && !allowed(&active, &ana, Subscribe, "data/+/+/power/#"));
+    let water = granted(json!({"areas": ["cityA", "cityB"], "streams": ["water"]}));
+    assert!(
+        sees(&water, "data/cityB/any/water")
+            && !sees(&water, "data/cityB/any/water/hot")
+            && !sees(&water, "data/cityC/any/water")
+    );
+    let unknown = grants(json!([{"users": ["ana"], "actions": ["query"], "tags": ["residental"]}])).with_sensors(sensors());
+    assert_eq!(unknown.unknown_tags(), ["residental"]);
+    let without = grants(json!([{"users": ["ana"], "actions": ["query"], "tags": ["residential"]}]));
+    assert!(!sees(&without, "data/cityA/home-1/p"), "without a registry no sensor has a tag");
+}
+
+#[test]
+fn a11_two_sources_of_grants_stand_side_by_side() {
+    let first = grants(
+        json!([{"users": ["ana"], "actions": ["query"], "areas": ["cityA"]}, {"users": ["*"], "actions": ["query"], "topics": ["t"]}]),
+    );
+    let second = grants(json!([
+        {"users": ["bob"], "actions": ["query"], "areas": ["cityC"]},
+        {"users": ["ana"], "actions": ["query"], "tags": ["residential"]},
+        {"users": ["*"], "actions": ["query"], "topics": ["u"]},
+    ]));
+    let all = first.with_sensors(sensors()).and(&second);
+    for (name, topic, expected) in [
+        ("ana", "data/cityA/shop/p", true),
+        ("ana", "data/cityB/home/p", true),
+        ("ana", "data/cityC/x/p", false),
+        ("bob", "data/cityC/x/p", true),
+        ("bob", "data/cityA/home-1/p", false),
+        ("eve", "t", true),
+        ("eve", "u", true),
+    ] {
+        assert_eq!(allowed(&all, &user(name, "c"), Query, topic), expected, "{name} {topic}");
+    }
 }
 
 #[test]
@@ -161,6 +252,11 @@ fn a_fault_names_the_grant_the_field_and_the_fix() {
         grant[field] = value;
         faults(grant)
     };
+    let read = |field: &str, value: Value| {
+        let mut grant = json!({"users": ["a"], "actions": ["query"], "areas": ["a"]});
+        grant[field] = value;
+        faults(grant)
+    };
     for (message, parts) in [
         (with("users", json!([])), ["grant 2: users:", "\"*\" for every verified user"]),
         (with("users", json!(["*", "b"])), ["grant 2: users:", "leave out"]),
@@ -169,6 +265,13 @@ fn a_fault_names_the_grant_the_field_and_the_fix() {
         (with("actions", json!([])), ["grant 2: actions:", "name publish, subscribe or query"]),
         (with("actions", json!(["read"])), ["grant 2: actions: \"read\"", "use publish, subscribe or query"]),
         (with("topics", json!([])), ["grant 2: topics:", "or areas in `areas`"]),
+        (with("tags", json!(["x"])), ["grant 2: topics:", "in a grant of its own"]),
+        (read("tags", json!(["a/b"])), ["grant 2: tags: \"a/b\"", "write its name alone"]),
+        (read("tags", json!(["%u"])), ["grant 2: tags: \"%u\"", "write its name alone"]),
+        (read("streams", json!(["../x", "power/#/x"])), ["grant 2: streams: \"power/#/x\"", "like \"power/active\""]),
+        (read("streams", json!(["%u"])), ["grant 2: streams: \"%u\"", "like \"power/active\""]),
+        (faults(json!({"users": ["a"], "actions": ["query"], "streams": ["p"]})), ["grant 2: streams:", "areas or tags beside"]),
+        (faults(json!({"users": ["a"], "actions": ["publish"], "tags": ["p"]})), ["grant 2: tags:", "in a grant of its own"]),
         (with("topics", json!(["a/#/b"])), ["grant 2: topics: \"a/#/b\"", "# only at the end"]),
         (with("topics", json!(["a%u+"])), ["grant 2: topics: \"a%u+\"", "stand alone"]),
         (with("topics", json!(["%s/b"])), ["grant 2: topics: \"%s/b\"", "%u (user) and %c (client id)"]),

@@ -16,7 +16,7 @@ async fn c9_a_changed_grants_file_bites_on_live_connections() {
     broker::users::set_password(&users, "meter-1", b"meter-1").unwrap();
     std::fs::write(&grants, grant("cityA")).unwrap();
     let mut config = dev(folder.path(), None);
-    config.access = Access::Files { users, grants: grants.clone() };
+    config.access = Access::Files { users, grants: grants.clone(), sensors: None };
     let town = Town::start(config).await;
     let sensor = town.client("meter-1").await;
     let publish = async |area: &str| sensor.publish(&format!("op/store/{area}/meter-1/power"), "1").await;

@@ -8,7 +8,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::pattern::Pattern;
 use super::{Action, Rule};
-use crate::ids::check_segment;
+use crate::filter::valid_filter;
+use crate::ids::{STREAM_SEGMENTS_MAX, check_segment};
 use crate::record::At;
 
 /// The user name that stands for every verified user.
@@ -23,7 +24,7 @@ pub struct GrantsFile {
     pub grants: Vec<Grant>,
 }
 
-/// One grant: these users may do these actions on these topics, between these times.
+/// One grant: these users may do these actions on these topics, or on the data of these sensors, between these times.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Grant {
@@ -34,9 +35,15 @@ pub struct Grant {
     /// MQTT topic filters; `%u` stands for the user's name, `%c` for the client id.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub topics: Vec<String>,
-    /// Areas whose data may be read: `cityA` is short for the topic filter `data/cityA/#`.
+    /// Areas whose data may be read: `cityA` is short for the topic filter `data/cityA/#`. Without areas, `tags` mean all areas.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub areas: Vec<String>,
+    /// Only sensors that have all of these tags (see [`super::Sensors`]).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// Only these streams of the sensors, as topic filters below `area/sensor`: `power/active`, `power/#`. All, if empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub streams: Vec<String>,
     /// From when on the grant holds, in RFC 3339; always, if missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_before: Option<String>,
@@ -114,24 +121,43 @@ pub(super) fn compile(number: usize, grant: &Grant, faults: &mut Vec<GrantFault>
     if grant.actions.is_empty() {
         fault("actions", "is empty; name publish, subscribe or query".into());
     }
-    if grant.topics.is_empty() && grant.areas.is_empty() {
-        fault("topics", "is empty; name topic filters here, or areas in `areas`".into());
+    let picks = !grant.tags.is_empty() || !grant.streams.is_empty();
+    if grant.topics.is_empty() && grant.areas.is_empty() && !picks {
+        fault("topics", "is empty; name topic filters here, or areas in `areas`, or tags in `tags`".into());
     }
-    let mut patterns = Vec::with_capacity(grant.topics.len() + grant.areas.len());
+    if picks && !grant.topics.is_empty() {
+        fault("topics", "stands beside tags or streams, which do not narrow it; write it in a grant of its own".into());
+    }
+    if !grant.streams.is_empty() && grant.areas.is_empty() && grant.tags.is_empty() {
+        fault("streams", "says nothing of which sensors; name areas or tags beside, or write topics = [\"data/+/+/…\"]".into());
+    }
+    let mut patterns = Vec::with_capacity(grant.topics.len() + grant.areas.len().max(1) * grant.streams.len().max(1));
     for topic in &grant.topics {
         match Pattern::parse(topic) {
             Ok(pattern) => patterns.push(pattern),
             Err(problem) => fault("topics", format!("{topic:?}: {problem}")),
         }
     }
-    if !grant.areas.is_empty() && grant.actions.contains(&Action::Publish) {
-        fault("areas", "names what may be read; write what may be published to in `topics`, in a grant of its own".into());
+    let reads = [("areas", &grant.areas), ("tags", &grant.tags), ("streams", &grant.streams)];
+    if let Some((field, _)) = reads.into_iter().find(|(_, names)| !names.is_empty())
+        && grant.actions.contains(&Action::Publish)
+    {
+        fault(field, "names what may be read; write what may be published to in `topics`, in a grant of its own".into());
     }
-    for area in &grant.areas {
-        match check_segment(area).ok().and_then(|()| Pattern::parse(&format!("data/{area}/#")).ok()) {
-            Some(pattern) => patterns.push(pattern),
-            None => fault("areas", format!("{area:?} is not an area; write its name alone, 1 to 64 of A-Z a-z 0-9 _ . -")),
+    for (field, names, noun) in [("areas", &grant.areas, "an area"), ("tags", &grant.tags, "a tag")] {
+        for name in names.iter().filter(|name| check_segment(name).is_err()) {
+            fault(field, format!("{name:?} is not {noun}; write its name alone, 1 to 64 of A-Z a-z 0-9 _ . -"));
         }
+    }
+    for stream in grant.streams.iter().filter(|stream| !valid_stream(stream)) {
+        fault(
+            "streams",
+            format!("{stream:?} is not a filter of streams; write it like \"power/active\", \"power/#\" or \"+/active\""),
+        );
+    }
+    // What is wrong with the names was told above.
+    for bound in bounds(grant) {
+        patterns.extend(Pattern::parse(&bound).ok());
     }
     let mut time = |field, written: &Option<String>, missing: At| match written.as_deref().map(nanoseconds) {
         None => missing,
@@ -146,7 +172,31 @@ pub(super) fn compile(number: usize, grant: &Grant, faults: &mut Vec<GrantFault>
     if until <= not_before {
         fault("until", "is not after not_before, so the grant would never hold; give a later time".into());
     }
-    (faults.len() == before).then(|| Rule { actions: grant.actions.clone(), patterns, not_before, until })
+    let tags = grant.tags.iter().map(|tag| tag.as_str().into()).collect();
+    (faults.len() == before).then(|| Rule { actions: grant.actions.clone(), patterns, tags, not_before, until })
+}
+
+/// The topic filters that areas, tags and streams stay within.
+fn bounds(grant: &Grant) -> Vec<String> {
+    if grant.areas.is_empty() && grant.tags.is_empty() {
+        return Vec::new();
+    }
+    let all = ["+".to_owned()];
+    let areas = if grant.areas.is_empty() { &all[..] } else { &grant.areas };
+    let below = |area: &String| match (grant.streams.as_slice(), area.as_str()) {
+        ([], "+") => vec!["data/#".to_owned()],
+        ([], area) => vec![format!("data/{area}/#")],
+        (streams, area) => streams.iter().map(|stream| format!("data/{area}/+/{stream}")).collect(),
+    };
+    areas.iter().flat_map(below).collect()
+}
+
+/// Whether `stream` is a filter of the levels that a stream has.
+pub(super) fn valid_stream(stream: &str) -> bool {
+    let levels = stream.split('/').count();
+    valid_filter(stream)
+        && levels <= STREAM_SEGMENTS_MAX
+        && stream.split('/').all(|level| matches!(level, "+" | "#") || check_segment(level).is_ok())
 }
 
 fn nanoseconds(text: &str) -> Result<At, String> {
