@@ -11,6 +11,8 @@ use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
 use wire::At;
 
+use crate::tail::Tail;
+
 /// Where one run stands.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RunAt {
@@ -51,6 +53,7 @@ pub(crate) struct OpenRun {
 pub(crate) struct Buffer {
     inner: RwLock<Inner>,
     cache_bytes_max: usize,
+    pub(crate) tail: Tail,
 }
 
 #[derive(Debug, Default)]
@@ -86,10 +89,16 @@ impl Inner {
 
 impl Buffer {
     pub(crate) fn new(cache_bytes_max: usize) -> Self {
-        Self { inner: RwLock::default(), cache_bytes_max }
+        Self { inner: RwLock::default(), cache_bytes_max, tail: Tail::default() }
     }
 
     pub(crate) fn add(&self, written: Written) {
+        let news = self.tail.news(&written);
+        self.keep(written);
+        self.tail.tell(news);
+    }
+
+    fn keep(&self, written: Written) {
         let inner = &mut *self.inner.write();
         for (series, at) in written.runs {
             inner.series.entry(series).or_default().push(at);

@@ -35,6 +35,8 @@ mod scan;
 mod schema;
 mod secrets;
 mod shared;
+mod tail;
+mod walk;
 
 pub use append::{Append, AppendError, Appended, Appending, FrameRef, Lane};
 pub use archive::{APPEND_BYTES_MAX, Archive, Stats};
@@ -48,3 +50,5 @@ pub use options::{Budgets, Fresh, Now, Observer, Options, Segment};
 pub use recover::Recovered;
 pub use scan::{Entry, Scan};
 pub use store::Fault;
+pub use tail::{Behind, Committed, Follower, SeriesId, Stretch};
+pub use walk::{Passed, Walk, Walked};

@@ -100,5 +100,5 @@ pub fn drain(relay: &Archive, cloud: &Archive) -> u64 {
 }
 
 pub fn wait<F: Future>(future: F) -> F::Output {
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
 }
