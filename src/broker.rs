@@ -69,7 +69,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
 }
 
 async fn serve(settings: Settings, policy: Access) -> anyhow::Result<Exit> {
-    let parts = Parts { policy, intake: Arc::new(NoIntake), clock: Arc::new(SystemClock), registry: Registry::new() };
+    let parts =
+        Parts { policy, intake: Arc::new(NoIntake), feeds: None, clock: Arc::new(SystemClock), registry: Registry::new() };
     let broker = Broker::start(settings, parts).await?;
     let places: Vec<(&str, SocketAddr)> = broker.addresses().iter().map(|address| ("listen", *address)).collect();
     let mut units = Units::new();

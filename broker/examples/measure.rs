@@ -52,6 +52,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let parts = Parts {
         policy: Policy::anonymous(),
         intake: Arc::new(intake),
+        feeds: None,
         clock: Arc::new(chassis::SystemClock),
         registry: chassis::Registry::new(),
     };

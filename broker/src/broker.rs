@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::core::Core;
+use crate::feeds::Feeds;
 use crate::hub::{Hub, Routing};
 use crate::index::Index;
 use crate::intake::Intake;
@@ -27,6 +28,8 @@ pub struct Parts {
     pub policy: Policy,
     /// Where published data goes; [`crate::NoIntake`] routes everything.
     pub intake: Arc<dyn Intake>,
+    /// Who feeds subscriptions to `$from/…`; without it they are refused.
+    pub feeds: Option<Arc<dyn Feeds>>,
     /// The time of day, for grants that end.
     pub clock: Arc<dyn Clock>,
     /// Where the metrics `broker_…` are registered.
@@ -96,7 +99,7 @@ impl Broker {
             Routing { index: Index::default(), router: router.clone(), metrics: metrics.clone(), started: Instant::now() };
         let (interval, deadline) = (settings.probe_interval, settings.probe_deadline);
         let hub = Hub::new(Arc::new(routing));
-        let core = Arc::new(Core::new(settings, parts.policy, parts.intake, parts.clock, metrics, hub));
+        let core = Arc::new(Core::new(settings, parts.policy, parts.intake, parts.feeds, parts.clock, metrics, hub));
         let stopper = Stopper::new();
         let mut listeners = JoinSet::new();
         let mut addresses = Vec::with_capacity(bound.len());

@@ -8,6 +8,7 @@ use chassis::Clock;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::feeds::{Count, Feeds};
 use crate::hub::Hub;
 use crate::intake::Intake;
 use crate::metrics::Metrics;
@@ -18,6 +19,8 @@ pub(crate) struct Core {
     pub(crate) settings: Settings,
     pub(crate) policy: Policy,
     pub(crate) intake: Arc<dyn Intake>,
+    pub(crate) feeds: Option<Arc<dyn Feeds>>,
+    pub(crate) feeds_open: Arc<Count>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Metrics,
     pub(crate) hub: Hub,
@@ -32,6 +35,7 @@ impl Core {
         settings: Settings,
         policy: Policy,
         intake: Arc<dyn Intake>,
+        feeds: Option<Arc<dyn Feeds>>,
         clock: Arc<dyn Clock>,
         metrics: Metrics,
         hub: Hub,
@@ -40,6 +44,8 @@ impl Core {
             settings,
             policy,
             intake,
+            feeds,
+            feeds_open: Arc::default(),
             clock,
             metrics,
             hub,

@@ -9,6 +9,7 @@
 //! let parts = Parts {
 //!     policy: Policy::anonymous(),
 //!     intake: Arc::new(NoIntake),              // yours: claims topics, takes offers, says when they are durable
+//!     feeds: None,                             // yours: subscriptions that begin in the past
 //!     clock: Arc::new(chassis::SystemClock),
 //!     registry: chassis::Registry::new(),
 //! };
@@ -40,6 +41,7 @@ mod access;
 mod broker;
 mod codec;
 mod core;
+mod feeds;
 mod handshake;
 mod hub;
 mod index;
@@ -56,6 +58,7 @@ mod watchdog;
 
 pub use access::{Access, Watch};
 pub use broker::{Broker, Failure, Parts, StartError};
+pub use feeds::{Feed, FeedEnd, FeedRefusal, Feeds};
 pub use hub::Hub;
 pub use intake::{Client, Commit, Intake, IntakeSession, NoIntake, Offer, Refusal};
 pub use message::Message;

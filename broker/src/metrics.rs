@@ -67,6 +67,7 @@ struct Inner {
     deliveries_withheld: Family<ReasonLabel, Counter>,
     subscriptions: Gauge,
     subscriptions_refused: Family<ReasonLabel, Counter>,
+    feeds: Gauge,
 }
 
 impl Metrics {
@@ -102,6 +103,7 @@ impl Metrics {
         registry.register("broker_messages_lost", "Messages that a lagging subscriber will never see", own.messages_lost.clone());
         registry.register("broker_deliveries_withheld", "Messages not delivered, by reason", own.deliveries_withheld.clone());
         registry.register("broker_subscriptions", "Subscriptions of the clients now connected", own.subscriptions.clone());
+        registry.register("broker_feeds", "Subscriptions among them that begin in the past", own.feeds.clone());
         registry.register(
             "broker_subscriptions_refused",
             "Filters refused in a SUBACK, by reason",
@@ -160,6 +162,9 @@ impl Metrics {
     }
     pub(crate) fn subscribed(&self, change: i64) {
         self.0.subscriptions.inc_by(change);
+    }
+    pub(crate) fn fed(&self, change: i64) {
+        self.0.feeds.inc_by(change);
     }
     pub(crate) fn subscription_refused(&self, reason: Reason) {
         self.0.subscriptions_refused.get_or_create(&ReasonLabel { reason }).inc();

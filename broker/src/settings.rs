@@ -34,6 +34,10 @@ pub struct Settings {
     pub write_stall_max: Duration,
     /// Subscriptions of one client.
     pub subscriptions_max: usize,
+    /// Feeds (`$from/…`) of one client.
+    pub feeds_per_client_max: usize,
+    /// Feeds of all clients together.
+    pub feeds_max: usize,
     /// What is kept for subscribers that lag, per distinct filter. Beyond it the oldest is dropped, and counted per subscriber.
     /// The router adds about 300 bytes of its own a message.
     pub filter_log_bytes: usize,
@@ -58,6 +62,8 @@ impl Default for Settings {
             outbox_bytes_max: 256 * KIB,
             write_stall_max: Duration::from_secs(30),
             subscriptions_max: 1_000,
+            feeds_per_client_max: 16,
+            feeds_max: 256,
             filter_log_bytes: 16 * MIB,
             probe_interval: Duration::from_secs(1),
             probe_deadline: Duration::from_secs(15),

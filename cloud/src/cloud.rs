@@ -147,7 +147,7 @@ impl Cloud {
             packet_bytes_max: bytes(config.broker.packet_bytes_max),
             ..broker::Settings::default()
         };
-        let broker_parts = broker::Parts { policy: policy.clone(), intake, clock: clock.clone(), registry };
+        let broker_parts = broker::Parts { policy: policy.clone(), intake, feeds: None, clock: clock.clone(), registry };
         let broker = Broker::start(settings, broker_parts).await?;
         let api = Api {
             history: history.clone(),

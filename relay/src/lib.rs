@@ -138,6 +138,7 @@ impl Relay {
             broker::Parts {
                 policy: policy.clone(),
                 intake: Arc::new(intake),
+                feeds: None,
                 clock: Arc::clone(&parts.clock),
                 registry: parts.registry.clone(),
             },

@@ -5,6 +5,7 @@
 //! while the acknowledgements that wait are within their limits, so a slow store slows its clients and nothing else.
 
 mod acks;
+mod feeding;
 mod inbound;
 mod io;
 mod outbound;
@@ -22,11 +23,11 @@ use crate::codec::{Fault, write};
 use crate::core::{Core, Order, Seat};
 use crate::intake::{Client, IntakeSession};
 use crate::metrics::Reason;
-use crate::router::{Arrival, RouterFault};
+use crate::router::RouterFault;
 use acks::{Acks, Settled};
 use inbound::Inbound;
 use io::{Done, Io};
-use outbound::Outbound;
+use outbound::{Next, Outbound};
 
 /// How long the last bytes of a connection may take.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -87,7 +88,7 @@ pub(crate) struct Session<S> {
 /// What the task waited for.
 enum Event {
     Settled(Settled),
-    Arrival(Result<Arrival, RouterFault>),
+    Next(Result<Next, RouterFault>),
     Socket(std::io::Result<Done>),
     Order(Option<Order>),
     Timer,
@@ -153,9 +154,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if self.stopping && self.acks.is_empty() {
             return Err(End::Closed(0x8B, Reason::Stopping));
         }
+        self.feed()?;
         match self.wait(!blocked && !self.stopping).await {
             Event::Settled(settled) => self.settle(&settled),
-            Event::Arrival(arrival) => self.arrive(arrival?).await,
+            Event::Next(next) => match next? {
+                Next::Arrival(arrival) => self.arrive(arrival).await,
+                Next::Batch(batch) => self.fed(batch),
+            },
             Event::Socket(done) => self.socket(done),
             Event::Order(Some(Order::TakenOver)) => Err(End::Closed(0x8E, Reason::TakenOver)),
             Event::Order(Some(Order::Stop)) => {
@@ -172,9 +177,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let reading = reading && self.io.unwritten() < self.core.settings.outbox_bytes_max;
         let delivering = self.io.unwritten() < DELIVERY_BYTES;
         let Session { io, acks, outbound, seat, timer, window, .. } = self;
-        let arrivals = outbound.as_deref_mut().filter(|outbound| delivering && outbound.has_room(*window));
-        let arrival = async {
-            match arrivals {
+        let ready = outbound.as_deref_mut().filter(|outbound| delivering && outbound.has_room(*window));
+        let next = async {
+            match ready {
                 Some(outbound) => outbound.next().await,
                 None => std::future::pending().await,
             }
@@ -183,7 +188,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             biased;
             order = seat.told() => Event::Order(order),
             settled = std::future::poll_fn(|cx| acks.poll_settled(cx)) => Event::Settled(settled),
-            arrival = arrival => Event::Arrival(arrival),
+            next = next => Event::Next(next),
             done = std::future::poll_fn(|cx| io.poll(cx, reading)) => Event::Socket(done),
             () = timer => Event::Timer,
         }

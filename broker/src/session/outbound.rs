@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use wire::filter::{matches, valid_filter};
 use wire::grants::Action;
 
+use super::feeding::{Batch, Feeding};
 use super::{DELIVERY_BYTES, End, Session};
 use crate::codec::packet::Ack;
 use crate::codec::subscribe::{Subscribe, Unsubscribe, Wish};
@@ -54,7 +55,9 @@ struct Answer {
 
 pub(super) struct Outbound {
     core: Arc<Core>,
-    link: Attachment,
+    /// From the first subscription on that the router serves.
+    link: Option<Attachment>,
+    pub(super) feeding: Feeding,
     subscriptions: FxHashMap<Slot, Subscription>,
     answers: VecDeque<Answer>,
     flights: FxHashMap<u16, Flight>,
@@ -62,9 +65,31 @@ pub(super) struct Outbound {
 }
 
 impl Outbound {
+    fn new(core: Arc<Core>) -> Outbound {
+        Outbound {
+            core,
+            link: None,
+            feeding: Feeding::default(),
+            subscriptions: FxHashMap::default(),
+            answers: VecDeque::new(),
+            flights: FxHashMap::default(),
+            last_packet_id: 0,
+        }
+    }
+
     /// Cancel safe.
-    pub(super) async fn next(&mut self) -> Result<Arrival, RouterFault> {
-        self.link.next().await
+    pub(super) async fn next(&mut self) -> Result<Next, RouterFault> {
+        let Outbound { link, feeding, .. } = self;
+        let arrival = async {
+            match link {
+                Some(link) => link.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            arrival = arrival => arrival.map(Next::Arrival),
+            batch = std::future::poll_fn(|cx| feeding.poll(cx)) => Ok(Next::Batch(batch)),
+        }
     }
 
     /// Whether one more message may be on its way to the client.
@@ -74,6 +99,15 @@ impl Outbound {
 
     fn slot(&self, filter: &str) -> Option<Slot> {
         self.subscriptions.iter().find(|(_, subscription)| subscription.filter == filter).map(|(slot, _)| *slot)
+    }
+
+    /// Writes one message; from QoS 1 on it counts in the window.
+    pub(super) fn hand(&mut self, mut delivery: Delivery<'_>, v5: bool, out: &mut Vec<u8>) {
+        if delivery.qos > 0 {
+            delivery.packet_id = self.packet_id();
+            self.flights.insert(delivery.packet_id, Flight::Sent(delivery.qos));
+        }
+        delivery.write(out, v5);
     }
 
     fn packet_id(&mut self) -> u16 {
@@ -87,9 +121,18 @@ impl Outbound {
     }
 }
 
+/// What comes for the client.
+pub(super) enum Next {
+    /// From the router.
+    Arrival(Arrival),
+    /// From a feed.
+    Batch(Batch),
+}
+
 impl Drop for Outbound {
     fn drop(&mut self) {
-        self.core.metrics.subscribed(-i64::try_from(self.subscriptions.len()).unwrap_or(0));
+        let subscriptions = self.subscriptions.len() + self.feeding.len();
+        self.core.metrics.subscribed(-i64::try_from(subscriptions).unwrap_or(0));
         for subscription in self.subscriptions.values() {
             self.core.hub.routing().index.remove(&subscription.filter);
         }
@@ -101,11 +144,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let mut codes = Vec::with_capacity(subscribe.wishes.len());
         let mut due = 0;
         for wish in subscribe.wishes {
-            let code = match self.refusal(&wish) {
+            let refusal = match Self::is_fed(&wish.filter) {
+                true => self.open_feed(&wish, subscribe.identifier).err(),
+                false => self.refusal(&wish),
+            };
+            let code = match refusal {
                 Some((code, reason)) => {
                     self.core.metrics.subscription_refused(reason);
                     if self.client.v5 { code } else { 0x80 }
                 }
+                None if Self::is_fed(&wish.filter) => wish.qos,
                 None => {
                     let code = wish.qos;
                     due += usize::from(self.keep(wish, subscribe.identifier).await?);
@@ -142,18 +190,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Keeps a subscription. Returns whether the router has to work it off first.
     async fn keep(&mut self, wish: Wish, identifier: Option<u32>) -> Result<bool, End> {
-        if self.outbound.is_none() {
+        if self.outbound().link.is_none() {
             let link = self.core.hub.routing().router.attach().await?;
-            self.outbound = Some(Box::new(Outbound {
-                core: self.core.clone(),
-                link,
-                subscriptions: FxHashMap::default(),
-                answers: VecDeque::new(),
-                flights: FxHashMap::default(),
-                last_packet_id: 0,
-            }));
+            self.outbound().link = Some(link);
         }
-        let Some(outbound) = &mut self.outbound else { return Ok(false) };
+        let outbound = self.outbound();
         if let Some(slot) = outbound.slot(&wish.filter) {
             // Said again: the new options hold from the next message on.
             if let Some(held) = outbound.subscriptions.get_mut(&slot) {
@@ -164,8 +205,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
             return Ok(false);
         }
-        let slot = self.core.hub.routing().index.add(&wish.filter);
-        self.core.metrics.subscribed(1);
+        let slot = outbound.core.hub.routing().index.add(&wish.filter);
+        outbound.core.metrics.subscribed(1);
         let subscription = Subscription {
             filter: wish.filter,
             qos: wish.qos,
@@ -177,20 +218,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             stamp: (0, 0),
         };
         outbound.subscriptions.insert(slot, subscription);
-        outbound.link.subscribe(slot, marker())?;
+        if let Some(link) = &mut outbound.link {
+            link.subscribe(slot, marker())?;
+        }
         Ok(true)
+    }
+
+    /// What the client gets, from its first subscription on.
+    pub(super) fn outbound(&mut self) -> &mut Outbound {
+        self.outbound.get_or_insert_with(|| Box::new(Outbound::new(self.core.clone())))
     }
 
     pub(super) fn unsubscribe(&mut self, unsubscribe: &Unsubscribe) -> Result<(), End> {
         let mut codes = Vec::with_capacity(unsubscribe.filters.len());
         for filter in &unsubscribe.filters {
+            if self.outbound.as_mut().is_some_and(|outbound| outbound.feeding.end(filter)) {
+                self.core.metrics.subscribed(-1);
+                codes.push(0);
+                continue;
+            }
             let held = self.outbound.as_mut().and_then(|outbound| Some((outbound.slot(filter)?, outbound)));
             let Some((slot, outbound)) = held else {
                 codes.push(0x11);
                 continue;
             };
             outbound.subscriptions.remove(&slot);
-            outbound.link.unsubscribe(slot)?;
+            if let Some(link) = &mut outbound.link {
+                link.unsubscribe(slot)?;
+            }
             self.core.hub.routing().index.remove(filter);
             self.core.metrics.subscribed(-1);
             codes.push(0);
@@ -209,15 +264,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Arrival::Message(letter) => delivered += u64::from(self.deliver(&letter, stamp)),
                 Arrival::Subscribed => self.answer(),
                 Arrival::Paused => {
-                    if let Some(outbound) = &self.outbound {
-                        outbound.link.wake().await?;
+                    if let Some(link) = self.outbound.as_ref().and_then(|outbound| outbound.link.as_ref()) {
+                        link.wake().await?;
                     }
                 }
                 Arrival::Other => {}
             }
             let room = self.io.unwritten() < DELIVERY_BYTES;
-            let Some(outbound) = self.outbound.as_mut().filter(|outbound| room && outbound.has_room(self.window)) else { break };
-            next = outbound.link.next().now_or_never().transpose()?;
+            let outbound = self.outbound.as_mut().filter(|outbound| room && outbound.has_room(self.window));
+            let Some(link) = outbound.and_then(|outbound| outbound.link.as_mut()) else { break };
+            next = link.next().now_or_never().transpose()?;
         }
         self.core.metrics.delivered(delivered);
         Ok(())
@@ -281,7 +337,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             core.metrics.withheld(Reason::NotAuthorized);
             return false;
         }
-        let mut delivery = Delivery {
+        let delivery = Delivery {
             qos: envelope.qos.min(subscription.qos),
             retain: envelope.retain && subscription.retain_as_published,
             packet_id: 0,
@@ -295,11 +351,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             core.metrics.withheld(Reason::Quota);
             return false;
         }
-        if delivery.qos > 0 {
-            delivery.packet_id = outbound.packet_id();
-            outbound.flights.insert(delivery.packet_id, Flight::Sent(delivery.qos));
-        }
-        delivery.write(io.out(), client.v5);
+        outbound.hand(delivery, client.v5, io.out());
         true
     }
 

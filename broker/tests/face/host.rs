@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use broker::{Broker, Client, Commit, Intake, IntakeSession, Message, NoIntake, Offer, Parts, Policy, Refusal, Settings};
+use broker::{Broker, Client, Commit, Feeds, Intake, IntakeSession, Message, NoIntake, Offer, Parts, Policy, Refusal, Settings};
 use chassis::{ManualClock, Registry};
 use tokio::sync::oneshot;
 
@@ -23,8 +23,12 @@ pub fn settings() -> Settings {
 }
 
 pub async fn host(settings: Settings, policy: Policy, intake: Arc<dyn Intake>) -> Host {
+    host_with(settings, policy, intake, None).await
+}
+
+pub async fn host_with(settings: Settings, policy: Policy, intake: Arc<dyn Intake>, feeds: Option<Arc<dyn Feeds>>) -> Host {
     let (registry, clock) = (Registry::new(), Arc::new(ManualClock::new(1)));
-    let parts = Parts { policy, intake, clock: clock.clone(), registry: registry.clone() };
+    let parts = Parts { policy, intake, feeds, clock: clock.clone(), registry: registry.clone() };
     let broker = Broker::start(settings, parts).await.unwrap();
     Host { address: broker.addresses()[0], broker, registry, clock }
 }

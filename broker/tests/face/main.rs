@@ -4,6 +4,7 @@
 mod acks;
 mod connect;
 mod deliver;
+mod feeds;
 mod grants;
 mod host;
 mod peer;

@@ -192,6 +192,7 @@ impl Cloud {
         let parts = broker::Parts {
             policy: broker::Policy::anonymous(),
             intake: Arc::new(CloudIntake(shared.clone())),
+            feeds: None,
             clock: Arc::new(SystemClock),
             registry: Registry::new(),
         };
