@@ -21,6 +21,7 @@ use crate::inputs::{self, InputError};
 use crate::metrics::Metrics;
 use crate::outbox::{Fresh, Outbox, OutboxError};
 use crate::progress::Progress;
+use crate::reporter::Reporter;
 use crate::rules::Rules;
 use crate::sender::Sender;
 use crate::terminal::{LEDGER_FILE, OUTBOX_FILE};
@@ -184,6 +185,10 @@ impl Agent {
         units.add(format!("{sensor} chunker"), AGAIN, move |stop| chunker.clone().run(stop));
         let agent = self.clone();
         units.add(format!("{sensor} sender"), AGAIN, move |stop| agent.sender().run(stop));
+        if self.inner.config.report.enabled {
+            let reporter = self.reporter();
+            units.add(format!("{sensor} reporter"), AGAIN, move |stop| reporter.clone().run(stop));
+        }
         for index in 0..self.inner.config.inputs.len() {
             let name = format!("{sensor} input {}", self.inner.config.inputs[index].name());
             let agent = self.clone();
@@ -239,12 +244,23 @@ impl Agent {
             sensor: config.sensor.clone(),
             relays: config.relays.clone(),
             probe: config.probe,
+            report: config.report.enabled,
             settings: config.send,
             // Checked with the configuration.
             backoff: config.backoff().unwrap_or_default(),
             metrics: self.inner.desk.metrics.clone(),
             clock: self.inner.desk.clock.clone(),
             seed,
+        }
+    }
+
+    fn reporter(&self) -> Reporter {
+        let config = &self.inner.config;
+        Reporter {
+            outbox: self.inner.outbox.clone(),
+            sensor: config.sensor.clone(),
+            every: config.report.every.duration(),
+            clock: self.inner.desk.clock.clone(),
         }
     }
 

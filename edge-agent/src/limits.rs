@@ -30,6 +30,10 @@ pub const LINE_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + KIB;
 pub const PROBES_MAX: u32 = 100;
 /// How long a relay that refused our records is left alone while another one takes them: what an operator needs for a change.
 pub const REFUSED_REST: Duration = Duration::from_secs(60);
+/// Tombstones that one look tells of; the next look goes on.
+pub const TOMBSTONES_PER_REPORT_MAX: usize = 64;
+/// A relay that was left is looked for this many times more rarely, at most, than the first time.
+pub const LOOK_AGAIN_STRETCH_MAX: u32 = 16;
 /// Changes of the target that are remembered. A target that moves every ten seconds fills it in three hours.
 pub const MOVES_KEPT: usize = 1000;
 

@@ -1,8 +1,19 @@
 //! Which operation a stream's records carry (A2).
 
-use wire::{IdFault, Operation, SensorId, Series, filter};
+use wire::{IdFault, Operation, SensorId, Series, filter, system};
 
 use crate::config::StreamRule;
+
+/// Why nothing may be published on a stream.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StreamFault {
+    /// It is not a valid name.
+    #[error(transparent)]
+    Name(#[from] IdFault),
+    /// It is one of those that the agent itself writes.
+    #[error("stream {0:?} is under forebay/, which is kept for what the agent says about itself; choose another name")]
+    Reserved(String),
+}
 
 /// Rules over the streams of one sensor; the first that matches decides.
 #[derive(Debug, Clone)]
@@ -20,9 +31,12 @@ impl Rules {
     /// The series of a stream, and what is to be done with its records.
     ///
     /// # Errors
-    /// The stream is not a valid name.
-    pub fn of(&self, stream: &str) -> Result<(Series, Operation), IdFault> {
+    /// The stream is not a valid name, or reserved.
+    pub fn of(&self, stream: &str) -> Result<(Series, Operation), StreamFault> {
         let series = Series::new(&self.sensor, stream)?;
+        if system::is_reserved(stream) {
+            return Err(StreamFault::Reserved(stream.to_owned()));
+        }
         let rule = self.rules.iter().find(|rule| filter::matches(&rule.filter, stream));
         Ok((series, rule.map_or(Operation::Store, |rule| rule.operation)))
     }
@@ -50,5 +64,6 @@ mod tests {
             assert_eq!(rules.of(stream).unwrap(), (format!("a/b/{stream}").parse().unwrap(), operation), "{stream}");
         }
         assert!(rules.of("power/+").is_err() && rules.of("").is_err());
+        assert!(rules.of("forebay/targets").unwrap_err().to_string().contains("choose another name"));
     }
 }

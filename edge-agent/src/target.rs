@@ -26,6 +26,8 @@ pub(crate) struct Parts {
     /// Where probes are published.
     pub(crate) topic: String,
     pub(crate) settings: ProbeConfig,
+    /// Whether moves are told to the cloud.
+    pub(crate) report: bool,
     pub(crate) outbox: Outbox,
     pub(crate) metrics: Metrics,
     pub(crate) clock: Arc<dyn Clock>,
@@ -54,6 +56,7 @@ impl Target {
             gone_after: settings.gone_after.duration(),
             tie: settings.tie.duration(),
             refused_rest: limits::REFUSED_REST,
+            look_again: settings.look_again.duration(),
         };
         let known = known.and_then(|known| parts.relays.iter().position(|relay| relay.name == *known));
         let choice = Choice::new(tuning, parts.relays.len(), known);
@@ -123,7 +126,7 @@ impl Target {
 
     /// Hands a round and a move to the outbox's writer, ahead of what the sender asks for next.
     fn register(&mut self, probes: &[Probe], moved: Option<Move>) {
-        let Parts { sensor, relays, outbox, metrics, clock, .. } = &self.parts;
+        let Parts { sensor, relays, outbox, metrics, clock, report, .. } = &self.parts;
         probes.iter().for_each(|probe| metrics.probed(*probe));
         let name = |relay: usize| relays[relay].name.clone();
         let at = clock.now();
@@ -136,7 +139,7 @@ impl Target {
             Moved { from, to, at, why, before, after }
         });
         let probes = relays.iter().zip(probes).map(|(relay, probe)| (relay.name.clone(), probe.rtt())).collect();
-        let entry = Entry { sensor: sensor.clone(), probes, moved, at };
+        let entry = Entry { sensor: sensor.clone(), probes, moved, at, report: *report };
         let written = outbox.register(entry);
         let sensor = sensor.clone();
         self.writes.spawn(async move {

@@ -135,6 +135,9 @@ impl Session {
         if !self.slots.contains_key(topic) {
             let Ok(Topic::Reading { operation, series }) = Topic::parse(topic) else { return None };
             let series: Series = series.as_str().parse().ok()?;
+            if wire::system::is_reserved(series.stream()) {
+                return None;
+            }
             if self.slots.len() >= TOPICS_KNOWN_MAX {
                 // What was collected stays: a series may then have two runs in one batch, which is allowed.
                 self.slots.clear();

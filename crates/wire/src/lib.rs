@@ -19,6 +19,7 @@ pub mod intervals;
 pub mod merkle;
 pub mod packed;
 pub mod record;
+pub mod system;
 pub mod topics;
 pub mod uplink;
 

@@ -4,12 +4,15 @@
 //!
 //! A round probes every relay; the smallest round-trip time wins, ties are broken at random. A round is due when a send took longer
 //! than the limit, and when the target is gone or refuses us. Rounds keep a distance, so that a slow relay doesn't cause a storm of
-//! probes. A target that still answers is left only for one that needs at most 2/3 of its time.
+//! probes. While a relay has not answered the last round, or was left because it refused us, all are looked at again, ever more rarely:
+//! it may be back, and nearer than all others. A target that still answers is left only for one that needs at most 2/3 of its time.
 
 use std::time::{Duration, Instant};
 
 use prometheus_client::encoding::EncodeLabelValue;
 use rand::{Rng, RngExt};
+
+use crate::limits::LOOK_AGAIN_STRETCH_MAX;
 
 /// What makes a tie of "at most" and no tie of "more".
 const TICK: Duration = Duration::from_nanos(1);
@@ -25,6 +28,8 @@ pub(crate) struct Tuning {
     pub(crate) tie: Duration,
     /// How long a relay that refused our records is left alone while another one answers.
     pub(crate) refused_rest: Duration,
+    /// About how long after a relay did not answer a round all relays are looked at again. Doubles with each look in vain.
+    pub(crate) look_again: Duration,
 }
 
 /// What a relay said to the probes of a round.
@@ -137,6 +142,23 @@ pub(crate) struct Choice {
     searched: bool,
     /// When each relay last refused our records.
     refused: Vec<Option<Instant>>,
+    /// A relay did not answer the last round, or was left because it refused us: when all are looked at again.
+    look: Option<Look>,
+}
+
+/// A look that is to come.
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    at: Instant,
+    /// Before chance.
+    pause: Duration,
+}
+
+impl Look {
+    /// Half to one and a half of the pause, so that agents which lost a relay together don't come back together.
+    fn after(pause: Duration, now: Instant, rng: &mut impl Rng) -> Self {
+        Self { at: now + pause.mul_f64(rng.random_range(0.5..1.5)), pause }
+    }
 }
 
 impl Choice {
@@ -153,6 +175,7 @@ impl Choice {
             lost: None,
             searched: false,
             refused: vec![None; relays],
+            look: None,
         }
     }
 
@@ -169,10 +192,8 @@ impl Choice {
         let not_before = |since: Instant| self.last_round.map_or(since, |end| end.max(since)) + self.tuning.gone_after;
         let lost = self.lost.filter(|_| !self.searched).map(not_before);
         let wanted = self.wanted.then(|| self.last_round.map(|end| end + self.tuning.distance)).flatten();
-        match (lost, wanted) {
-            (Some(lost), Some(wanted)) => Some(lost.min(wanted)),
-            (lost, wanted) => lost.or(wanted),
-        }
+        let look = self.look.map(|look| self.last_round.map_or(look.at, |end| look.at.max(end + self.tuning.distance)));
+        [lost, wanted, look].into_iter().flatten().min()
     }
 
     /// Takes one event. Events about the target are about the one of [`Choice::target`]: whoever tells them forgets the old ones' at a move.
@@ -192,10 +213,20 @@ impl Choice {
             Event::Connected => (self.lost, self.searched) = (None, false),
             Event::Probed(answers) if answers.len() == self.relays => {
                 (self.probing, self.wanted, self.last_round) = (false, false, Some(now));
+                let all_answered = answers.iter().all(|answer| answer.rtt().is_some());
                 if let Some(moved) = self.decide(&answers, now, rng) {
+                    let again = !all_answered || moved.why == Why::Refused;
+                    self.look = again.then(|| Look::after(self.tuning.look_again, now, rng));
                     (self.target, self.lost, self.searched) = (Some(moved.to), None, false);
                     return Some(Action::Move(moved));
                 }
+                let most = self.tuning.look_again * LOOK_AGAIN_STRETCH_MAX;
+                self.look = match self.look {
+                    _ if all_answered => None,
+                    None => Some(Look::after(self.tuning.look_again, now, rng)),
+                    Some(look) if now >= look.at => Some(Look::after((look.pause * 2).min(most), now, rng)),
+                    look => look,
+                };
                 // Nowhere to go: slowly on.
                 self.searched = self.is_gone(now);
                 self.wanted = self.searched || self.target.is_none_or(|target| answers[target].rtt().is_none());
@@ -215,7 +246,8 @@ impl Choice {
         }
         let passed = |distance: Duration| self.last_round.is_none_or(|end| now.saturating_duration_since(end) >= distance);
         let searches = self.is_gone(now) && !self.searched && passed(self.tuning.gone_after);
-        let begins = searches || (self.wanted && passed(self.tuning.distance));
+        let looks = self.look.is_some_and(|look| now >= look.at);
+        let begins = searches || ((self.wanted || looks) && passed(self.tuning.distance));
         self.probing = begins;
         begins.then_some(Action::Probe)
     }

@@ -8,6 +8,7 @@ const TUNING: Tuning = Tuning {
     gone_after: Duration::from_secs(1),
     tie: Duration::from_millis(1),
     refused_rest: Duration::from_secs(60),
+    look_again: Duration::from_secs(120),
 };
 
 const fn ms(n: u64) -> Duration {
@@ -230,4 +231,29 @@ fn a3_thousands_of_steps_keep_the_rules() {
         // 5000 steps of 0.1 s: 500 s, so at most 50 rounds at the distance, and those of lost targets.
         assert!(moves > 5 && rounds < 120, "seed {seed}: {moves} moves, {rounds} rounds");
     }
+}
+
+#[test]
+fn a3_a_target_that_was_gone_is_looked_for_again_ever_more_rarely_and_taken_back_when_it_is_much_nearer() {
+    let (mut table, _) = Table::after_first(&[5, 20, 80]);
+    table.tell(20_000, Event::Lost);
+    assert_eq!(table.tell(1_000, Event::Tick), Some(Action::Probe));
+    assert_eq!(table.told(0, answers(&[0, 20, 80])), (1, Why::Gone));
+    let (mut pause, mut looks) = (120_000, 0);
+    while pause <= 120_000 * 16 {
+        let due = table.choice.due().unwrap() - table.now;
+        assert!((pause / 2..pause * 3 / 2).contains(&(due.as_millis() as u64)), "{due:?} after {looks} looks");
+        assert_eq!(table.tell(due.as_millis() as u64 - 1, Event::Tick), None);
+        assert_eq!(table.tell(2, Event::Tick), Some(Action::Probe));
+        if looks == 6 {
+            break;
+        }
+        assert_eq!(table.tell(0, answers(&[0, 20, 80])), None);
+        pause = (pause * 2).min(120_000 * 16);
+        looks += 1;
+    }
+    assert_eq!(table.told(0, answers(&[5, 20, 80])), (0, Why::Faster));
+    // Everybody has answered: nothing is looked for any more.
+    assert_eq!(table.choice.due(), None);
+    assert_eq!(table.tell(3_600_000, Event::Tick), None);
 }

@@ -1,4 +1,5 @@
 use super::*;
+use chassis::ConfigFault;
 use std::path::Path;
 
 const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/agent.toml");
@@ -26,7 +27,9 @@ fn the_shipped_file_holds_and_its_comments_are_the_defaults() {
     let path = folder.path().join("agent.toml");
     std::fs::write(&path, all_keys()).unwrap();
     let all = load(&path, &[]).unwrap();
-    let parts = |config: &Config| format!("{:?} {:?} {:?} {:?}", config.send, config.probe, config.outbox, config.chunk);
+    let parts = |config: &Config| {
+        format!("{:?} {:?} {:?} {:?} {:?}", config.send, config.probe, config.report, config.outbox, config.chunk)
+    };
     assert_eq!(parts(&all), parts(&shipped));
     let anchor = all.anchor.unwrap();
     assert_eq!((anchor.batch, anchor.confirmation), (anchor::Batching::default(), anchor::Confirmation::default()));
@@ -41,6 +44,7 @@ fn faults_name_the_key_and_the_fix() {
     for (from, to, key) in [
         ("address = \"127.0.0.1:1883\"", "address = \"127.0.0.1\"", "address"),
         ("filter = \"sensors/#\"", "filter = \"sensors/+/#\"", "input[2].filter"),
+        ("\"power/active\" }", "\"forebay/targets\" }", "input[0].columns"),
         ("name = \"stdin\"", "name = \"replay\"", "input[1].name"),
         ("\"power/active\" }", "\"power active\" }", "input[0].columns"),
         ("duration = \"30s\"", "duration = \"30s\"\nspeed = 2.0", "input[0].speed"),

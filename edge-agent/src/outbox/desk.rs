@@ -8,10 +8,11 @@ use std::sync::Arc;
 use store::rusqlite::{OptionalExtension, Transaction, params};
 use store::{Fault, Work};
 use tokio::sync::watch;
-use wire::{At, Series};
+use wire::{At, SensorId, Series};
 
 use super::budget::{Budget, Claim};
 use super::grouping::{self, ChunkLimits};
+use super::reporting;
 use super::schema::Origin;
 use super::sending::{self, Row, Verdict};
 use super::taking::Taking;
@@ -36,6 +37,8 @@ pub(crate) enum Job {
     Mark { first: i64, last: i64, event: Event },
     /// A round of probes has ended, or there is a new target.
     Register(Entry),
+    /// Tell the cloud of new tombstones, and of the target if `target`.
+    Report { sensor: SensorId, target: bool, now: At },
 }
 
 /// The answers.
@@ -94,6 +97,14 @@ impl Desk {
     pub(crate) fn leaf_bytes(&mut self) -> &mut u64 {
         let now = self.leaf_bytes;
         self.pending.leaf_bytes.get_or_insert(now)
+    }
+
+    /// Claims room for a record of the agent's own; false when there is none.
+    pub(crate) fn claim(&mut self, bytes: u64) -> bool {
+        let claim = self.budget.try_claim(bytes);
+        let is_claimed = claim.is_some();
+        self.pending.claims.extend(claim);
+        is_claimed
     }
 
     pub(crate) fn free(&mut self, bytes: u64) {
@@ -190,7 +201,15 @@ impl Work for Desk {
                 }
                 Job::Register(entry) => {
                     targets::write(tx, &entry)?;
+                    if let (true, Some(moved)) = (entry.report, &entry.moved) {
+                        // Without room it is told with the next report.
+                        reporting::moved(self, tx, &mut taking, &entry.sensor, moved)?;
+                    }
                     Done::Written
+                }
+                Job::Report { sensor, target, now } => {
+                    reporting::tombstones(self, tx, &mut taking, &sensor, now)?;
+                    Done::More(target && !reporting::target(self, tx, &mut taking, &sensor, now)?)
                 }
             });
         }
@@ -227,7 +246,7 @@ impl Work for Desk {
             Job::Resolve { rows, .. } => 64 + 8 * rows.len(),
             Job::Drop { counts, .. } => 64 * counts.len(),
             Job::Register(entry) => 128 + 64 * entry.probes.len(),
-            Job::Dispatch { .. } | Job::Group { .. } | Job::Mark { .. } => 64,
+            Job::Dispatch { .. } | Job::Group { .. } | Job::Mark { .. } | Job::Report { .. } => 64,
         }
     }
 }

@@ -8,6 +8,7 @@ mod budget;
 mod desk;
 mod grouping;
 pub(crate) mod reading_back;
+mod reporting;
 mod schema;
 mod sending;
 mod taking;
@@ -194,6 +195,11 @@ impl Outbox {
         }
         let submitted = self.writer.submit_ahead(Job::Register(entry));
         async move { submitted?.await.map(drop) }
+    }
+
+    /// Tells of new tombstones, and of the target too if `target`. False when the target found no room.
+    pub(crate) async fn report(&self, sensor: SensorId, target: bool, now: At) -> Result<bool, Fault> {
+        Ok(!matches!(self.ask(Job::Report { sensor, target, now }).await?, Done::More(true)))
     }
 
     /// The target of before, also of before a restart.

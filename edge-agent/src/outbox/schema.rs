@@ -12,6 +12,7 @@ use crate::progress::Progress;
 pub(crate) const STEPS: &[Step] = &[
     Step { name: "outbox", sql: include_str!("../sql/001_outbox.sql") },
     Step { name: "targets", sql: include_str!("../sql/002_targets.sql") },
+    Step { name: "reports", sql: include_str!("../sql/003_reports.sql") },
 ];
 
 /// Who gives the sequence numbers: this database.

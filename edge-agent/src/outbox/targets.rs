@@ -19,6 +19,8 @@ pub(crate) struct Entry {
     pub(crate) probes: Vec<(RelayId, Option<Duration>)>,
     pub(crate) moved: Option<Moved>,
     pub(crate) at: At,
+    /// Whether a move is told to the cloud.
+    pub(crate) report: bool,
 }
 
 /// A relay's last round-trip time.
@@ -51,7 +53,7 @@ pub struct Moved {
     pub after: Option<Duration>,
 }
 
-fn nanos(rtt: Option<Duration>) -> Option<i64> {
+pub(crate) fn nanos(rtt: Option<Duration>) -> Option<i64> {
     rtt.map(|rtt| i64::try_from(rtt.as_nanos()).unwrap_or(i64::MAX))
 }
 
@@ -95,7 +97,17 @@ pub(crate) fn current(connection: &Connection) -> Result<Option<RelayId>, Outbox
     Ok(name.and_then(|name| name.parse().ok()))
 }
 
+/// Whether the database is of a version that has a registry. Who only reads does not migrate.
+fn is_there(tx: &Transaction<'_>) -> Result<bool, ReadFault> {
+    let found =
+        tx.query_row("SELECT count(*) FROM sqlite_schema WHERE name IN ('probes', 'moves')", [], |row| row.get::<_, i64>(0))?;
+    Ok(found == 2)
+}
+
 pub(crate) fn relays(tx: &Transaction<'_>) -> Result<Vec<Measured>, ReadFault> {
+    if !is_there(tx)? {
+        return Ok(Vec::new());
+    }
     let mut select = tx.prepare_cached("SELECT sensor, relay, rtt, at FROM probes ORDER BY sensor, relay")?;
     let mut rows = select.query([])?;
     let mut found = Vec::new();
@@ -111,6 +123,9 @@ pub(crate) fn relays(tx: &Transaction<'_>) -> Result<Vec<Measured>, ReadFault> {
 }
 
 pub(crate) fn moves(tx: &Transaction<'_>, limit: usize) -> Result<Vec<Moved>, ReadFault> {
+    if !is_there(tx)? {
+        return Ok(Vec::new());
+    }
     let mut select =
         tx.prepare_cached("SELECT relay_from, relay_to, at, why, rtt_before, rtt_after FROM moves ORDER BY id DESC LIMIT ?1")?;
     let mut rows = select.query([i64::try_from(limit).unwrap_or(i64::MAX)])?;
@@ -151,7 +166,7 @@ mod tests {
             let rtt = Some(Duration::from_nanos(n as u64));
             let moved = Moved { from: Some(from), to, at: n, why: Why::Faster, before: None, after: rtt };
             let probes = vec![(a.clone(), rtt), (b.clone(), None)];
-            write(&tx, &Entry { sensor: "x/y".parse().unwrap(), probes, moved: Some(moved), at: n }).unwrap();
+            write(&tx, &Entry { sensor: "x/y".parse().unwrap(), probes, moved: Some(moved), at: n, report: false }).unwrap();
         }
         let last = MOVES_KEPT as i64 + 49;
         let found = moves(&tx, usize::MAX).unwrap();
@@ -160,7 +175,7 @@ mod tests {
         let relays = relays(&tx).unwrap();
         assert_eq!((relays.len(), relays[0].at, relays[0].rtt, relays[1].rtt), (2, last, found[0].after, None));
         // A relay that is not configured any more is forgotten with the next round; a move alone forgets nothing.
-        let only = |probes| Entry { sensor: "x/y".parse().unwrap(), probes, moved: None, at: 0 };
+        let only = |probes| Entry { sensor: "x/y".parse().unwrap(), probes, moved: None, at: 0, report: false };
         write(&tx, &only(Vec::new())).unwrap();
         assert_eq!(super::relays(&tx).unwrap().len(), 2);
         write(&tx, &only(vec![(a, None)])).unwrap();
