@@ -26,7 +26,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
 }
 
 async fn ask(args: Args) -> anyhow::Result<Exit> {
-    let (mut epochs, mut held, mut missing) = (0_u64, 0_u64, 0_u64);
+    let (mut epochs, mut held, mut missing, mut given_up) = (0_u64, 0_u64, 0_u64, 0_u64);
     let (mut cursor, mut is_read) = (None::<String>, true);
     loop {
         let optional = [("series", args.series.as_ref().map(ToString::to_string)), ("cursor", cursor)];
@@ -36,11 +36,12 @@ async fn ask(args: Args) -> anyhow::Result<Exit> {
         let mut text = String::new();
         for holding in &page.holdings {
             if missing == 0 && holding.missing > 0 && !args.json {
-                line(&mut text, ["series", "epoch", "from", "to", "records"])?;
+                line(&mut text, ["series", "epoch", "from", "to", "records", "why"])?;
             }
             epochs += 1;
             held = held.saturating_add(holding.held);
             missing = missing.saturating_add(holding.missing);
+            given_up = given_up.saturating_add(holding.given_up);
             write_holding(&mut text, holding, args.json)?;
         }
         // Who stops reading still gets the exit code.
@@ -51,7 +52,9 @@ async fn ask(args: Args) -> anyhow::Result<Exit> {
         }
     }
     if !args.json {
-        eprintln!("forebay: {held} records held in {epochs} series and epochs, {missing} missing in between");
+        eprintln!(
+            "forebay: {held} records held in {epochs} series and epochs, {missing} missing, {given_up} of them given up on purpose"
+        );
     }
     Ok(if missing == 0 { Exit::Ok } else { Exit::Negative })
 }
@@ -64,7 +67,11 @@ fn write_holding(text: &mut String, holding: &Holding, json: bool) -> anyhow::Re
     for gap in &holding.gaps {
         let (from, to) = (gap.from_seq.to_string(), gap.to_seq.to_string());
         let records = (gap.to_seq - gap.from_seq).saturating_add(1).to_string();
-        line(text, [holding.series.as_str(), &holding.epoch, &from, &to, &records])?;
+        let why = match &gap.tombstone {
+            None => "gap".to_owned(),
+            Some(tombstone) => format!("tombstone, at the {}: {}", tombstone.place.as_str(), tombstone.why),
+        };
+        line(text, [holding.series.as_str(), &holding.epoch, &from, &to, &records, &why])?;
     }
     if holding.more_gaps > 0 {
         writeln!(text, "{}  and {} more gaps", holding.series, holding.more_gaps)?;
@@ -72,7 +79,7 @@ fn write_holding(text: &mut String, holding: &Holding, json: bool) -> anyhow::Re
     Ok(())
 }
 
-fn line(text: &mut String, columns: [&str; 5]) -> std::fmt::Result {
-    let [series, epoch, from, to, records] = columns;
-    writeln!(text, "{series:<40}  {epoch:<16}  {from:>12}  {to:>12}  {records:>12}")
+fn line(text: &mut String, columns: [&str; 6]) -> std::fmt::Result {
+    let [series, epoch, from, to, records, why] = columns;
+    writeln!(text, "{series:<40}  {epoch:<16}  {from:>12}  {to:>12}  {records:>12}  {why}")
 }

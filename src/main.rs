@@ -62,7 +62,7 @@ enum Command {
     Where(place::Args),
     /// Show which records are missing at the cloud. Exit code 1 if there are any.
     Gaps(gaps::Args),
-    /// Show which relay an agent sends to, and why.
+    /// Show which relay an agent sends to, and why; or, from the cloud, which relay each of them does.
     Targets(targets::Args),
     /// Ask the cloud to have a relay hand over everything that it keeps.
     Flush(flush::Args),

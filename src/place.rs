@@ -37,9 +37,11 @@ async fn ask(args: Args) -> anyhow::Result<Exit> {
 /// The ladder, a rung a line.
 fn describe(found: &Whereabouts) -> Result<String, std::fmt::Error> {
     let mut text = format!("{}\n", found.key);
-    if let Some(absent) = found.absent {
+    if let Some(absent) = &found.absent {
         writeln!(text, "  cloud   not held: {}", reason(absent))?;
-        writeln!(text, "          a relay or an agent may have it: what they hold is not known here")?;
+        if !matches!(absent, Absent::Tombstone { .. }) {
+            writeln!(text, "          a relay or an agent may have it: what they hold is not known here")?;
+        }
         return Ok(text);
     }
     let (at, relay) = (found.at.as_deref().unwrap_or("?"), found.relay.as_ref().map_or("?", |relay| relay.as_str()));
@@ -73,8 +75,11 @@ fn describe(found: &Whereabouts) -> Result<String, std::fmt::Error> {
     Ok(text)
 }
 
-fn reason(absent: Absent) -> String {
+fn reason(absent: &Absent) -> String {
     match absent {
+        Absent::Tombstone { from_seq, to_seq, tombstone } => {
+            format!("{from_seq} to {to_seq} were given up at the {}: {}", tombstone.place.as_str(), tombstone.why)
+        }
         Absent::Gap { from_seq, to_seq, last_seq } => {
             format!("missing in the gap {from_seq} to {to_seq}; the last one received is {last_seq}")
         }
@@ -100,6 +105,12 @@ mod tests {
                 "chunk":null,"root":null,"batch":null}"#,
         );
         assert!(absent.contains("not held: missing in the gap 4 to 6; the last one received is 9"), "{absent}");
+        let given_up = described(
+            r#"{"key":"a/b/c@9f.5","rung":"not-held","archived":false,
+                "absent":{"reason":"tombstone","from_seq":4,"to_seq":6,"why":"outbox full","place":"agent"},"state":null,"at":null,
+                "relay":null,"kept":null,"chunk":null,"root":null,"batch":null}"#,
+        );
+        assert!(given_up.contains("not held: 4 to 6 were given up at the agent: outbox full\n"), "{given_up}");
         let on_chain = described(
             r#"{"key":"a/b/c@9f.5","rung":"on-chain","archived":true,"absent":null,"state":"OnChain",
                 "at":"1970-01-01T00:00:02.000000000Z","relay":"relay-1","kept":"chunk","chunk":7,"root":"ab12",

@@ -1,31 +1,83 @@
 //! `forebay targets`: which relay an agent sends to, how far each relay is, and why.
 
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::Context;
 use chassis::Exit;
 use cloud::moment;
+use cloud::registry::TargetsPage;
 use edge_agent::Terminal;
 use edge_agent::terminal::{Measured, Moved};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::host;
+use crate::http::Cloud;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The agent's data folder; the agent may be running.
-    data: PathBuf,
+    /// An agent's data folder; the agent may be running. Without it the cloud is asked about all agents.
+    data: Option<PathBuf>,
     /// How many of the last moves are shown.
     #[arg(long, value_name = "N", default_value_t = 10)]
     moves: usize,
-    /// One JSON object instead of text.
+    /// One JSON object instead of text; of the cloud's answer one a line for each sensor.
     #[arg(long)]
     json: bool,
+    /// Only sensors of this area; asks the cloud.
+    #[arg(long, conflicts_with = "data")]
+    area: Option<String>,
+    #[command(flatten)]
+    cloud: Option<Cloud>,
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
-    let terminal = Terminal::open(&args.data)?;
+    match (&args.data, &args.cloud) {
+        (Some(data), _) => of_folder(data, &args),
+        (None, Some(cloud)) => host::runtime()?.block_on(of_cloud(cloud, &args)),
+        (None, None) => anyhow::bail!("name an agent's data folder, or give the cloud's address with --cloud"),
+    }
+}
+
+/// What the agents have told the cloud.
+async fn of_cloud(cloud: &Cloud, args: &Args) -> anyhow::Result<Exit> {
+    let (mut cursor, mut sensors, mut is_read) = (None::<String>, 0_usize, true);
+    loop {
+        let optional = [("area", args.area.clone()), ("cursor", cursor)];
+        let parameters: Vec<_> = optional.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+        let request = cloud.request(Method::GET, "/api/v1/targets")?.query(&parameters);
+        let page: TargetsPage = cloud.send(request).await?.json().await.context("the cloud's answer can't be read")?;
+        let mut text = String::new();
+        if sensors == 0 && !page.targets.is_empty() && !args.json {
+            row(&mut text, ["sensor", "relay", "round trip", "since", "why"])?;
+        }
+        for target in &page.targets {
+            if args.json {
+                writeln!(text, "{}", serde_json::to_string(target)?)?;
+                continue;
+            }
+            let rtt = millis(target.rtt_ns.map(Duration::from_nanos));
+            row(&mut text, [target.sensor.as_str(), target.relay.as_str(), &rtt, &target.since, &target.why])?;
+        }
+        sensors += page.targets.len();
+        is_read = is_read && host::print(&text)?;
+        cursor = page.next_cursor;
+        if cursor.is_none() || !is_read {
+            break;
+        }
+    }
+    Ok(if sensors > 0 { Exit::Ok } else { Exit::Negative })
+}
+
+fn row(text: &mut String, columns: [&str; 5]) -> std::fmt::Result {
+    let [sensor, relay, rtt, since, why] = columns;
+    writeln!(text, "{sensor:<30}  {relay:<20}  {rtt:>10}  {since:<30}  {why}")
+}
+
+fn of_folder(data: &Path, args: &Args) -> anyhow::Result<Exit> {
+    let terminal = Terminal::open(data)?;
     let relays = terminal.relays()?;
     let mut moves = terminal.moves(args.moves.max(1))?;
     let target = moves.first().cloned();

@@ -4,6 +4,9 @@ use archive::{Archive, ReadError};
 use serde::{Deserialize, Serialize};
 use wire::{At, Epoch, Intervals, Series};
 
+use crate::gaps::with_graves;
+use crate::graves::{Graves, Tombstone};
+
 /// Gaps of one answer that are looked at; the others are counted.
 const LISTED_MAX: usize = 1_000;
 
@@ -13,6 +16,8 @@ const LISTED_MAX: usize = 1_000;
 pub enum Reason {
     /// Later records of the same epoch are here, and it is not.
     Gap,
+    /// It was given up on purpose.
+    Tombstone,
 }
 
 /// Records that an answer lacks.
@@ -26,6 +31,9 @@ pub struct Missing {
     pub to_seq: u64,
     /// Why.
     pub reason: Reason,
+    /// Of a tombstone: why and where they were given up.
+    #[serde(default, flatten, skip_serializing_if = "Option::is_none")]
+    pub tombstone: Option<Tombstone>,
 }
 
 /// Whether an answer holds all that the cloud knows to exist (C6): the state at the time when its last page was read.
@@ -60,16 +68,21 @@ impl Completeness {
         held: &[(Epoch, Intervals)],
     ) -> Result<Self, ReadError> {
         let (mut missing, mut more_gaps) = (Vec::new(), 0);
-        for (epoch, held) in held {
-            let mut gaps = held.missing(1, held.last().unwrap_or(0));
+        let graves = Graves::of(archive, &series.sensor_id())?;
+        for (epoch, (held, known_to)) in &with_graves(series, held.to_vec(), &graves) {
+            let mut gaps = held.missing(1, held.last().unwrap_or(0).max(*known_to));
             let listed = gaps.len().min(LISTED_MAX.saturating_sub(missing.len()));
             more_gaps += gaps.split_off(listed).len() as u64;
             if (from, to) != (0, At::MAX) {
                 gaps = touching(archive, series, *epoch, gaps, (from, to))?;
             }
-            let epoch = epoch.to_string();
-            let entry = |(from_seq, to_seq)| Missing { epoch: epoch.clone(), from_seq, to_seq, reason: Reason::Gap };
-            missing.extend(gaps.into_iter().map(entry));
+            missing.extend(graves.explain(series, *epoch, &gaps).into_iter().map(|stretch| Missing {
+                epoch: epoch.to_string(),
+                from_seq: stretch.from_seq,
+                to_seq: stretch.to_seq,
+                reason: if stretch.tombstone.is_some() { Reason::Tombstone } else { Reason::Gap },
+                tombstone: stretch.tombstone,
+            }));
         }
         Ok(Self { complete: missing.is_empty() && more_gaps == 0, missing, more_gaps })
     }

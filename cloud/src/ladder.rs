@@ -10,6 +10,8 @@ use wire::digest::to_hex;
 use wire::{RecordKey, RelayId};
 
 use crate::anchoring::ServerState;
+use crate::gaps::with_graves;
+use crate::graves::{Graves, Stretch, Tombstone};
 use crate::moment;
 
 /// The highest rung that a record has reached.
@@ -41,9 +43,19 @@ pub enum Kept {
 }
 
 /// What is known of a record that is not here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "reason", rename_all = "kebab-case")]
 pub enum Absent {
+    /// It was given up on purpose, together with its neighbours.
+    Tombstone {
+        /// The first sequence number that was given up.
+        from_seq: u64,
+        /// The last one.
+        to_seq: u64,
+        /// Why and where.
+        #[serde(flatten)]
+        tombstone: Tombstone,
+    },
     /// Later records are here: it is missing, together with its neighbours.
     Gap {
         /// The first sequence number of the gap.
@@ -165,13 +177,18 @@ impl Whereabouts {
 /// What the numbers received say about a record that the archive does not have.
 fn absent(archive: &Archive, key: &RecordKey) -> Result<Absent, ReadError> {
     let received = archive.received(std::slice::from_ref(&key.series))?.pop().unwrap_or_default();
-    let held = received.into_iter().find(|(epoch, _)| *epoch == key.epoch);
-    let Some((held, last_seq)) = held.and_then(|(_, held)| held.last().map(|last| (held, last))) else {
-        return Ok(Absent::Beyond { last_seq: None });
-    };
-    if key.seq > last_seq {
-        return Ok(Absent::Beyond { last_seq: Some(last_seq) });
+    let graves = Graves::of(archive, &key.series.sensor_id())?;
+    let mut epochs = with_graves(&key.series, received, &graves);
+    let (held, known_to) = epochs.remove(&key.epoch).unwrap_or_default();
+    let last_seq = held.last();
+    if key.seq > last_seq.unwrap_or(0).max(known_to) {
+        return Ok(Absent::Beyond { last_seq });
     }
-    let gap = held.missing(1, last_seq).into_iter().find(|(low, high)| (*low..=*high).contains(&key.seq));
-    Ok(gap.map_or(Absent::Gone, |(from_seq, to_seq)| Absent::Gap { from_seq, to_seq, last_seq }))
+    let missing = graves.explain(&key.series, key.epoch, &held.missing(1, last_seq.unwrap_or(0).max(known_to)));
+    let of = missing.into_iter().find(|stretch| (stretch.from_seq..=stretch.to_seq).contains(&key.seq));
+    Ok(match of {
+        None => Absent::Gone,
+        Some(Stretch { from_seq, to_seq, tombstone: Some(tombstone) }) => Absent::Tombstone { from_seq, to_seq, tombstone },
+        Some(Stretch { from_seq, to_seq, tombstone: None }) => Absent::Gap { from_seq, to_seq, last_seq: last_seq.unwrap_or(0) },
+    })
 }

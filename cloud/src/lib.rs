@@ -12,6 +12,7 @@ mod cloud;
 pub mod completeness;
 pub mod config;
 pub mod gaps;
+pub mod graves;
 pub mod history;
 mod http;
 mod ingest;
@@ -23,6 +24,7 @@ pub mod moment;
 pub mod problem;
 pub mod reading;
 pub mod receipts;
+pub mod registry;
 
 pub use anchoring::ServerState;
 pub use broker::Access;

@@ -42,7 +42,7 @@ async fn c3_the_ledger_shows_what_a_relay_left_out_until_it_is_healed_and_after_
     let town = Town::start(config.clone()).await;
     holes(&town).await;
     let expected = json!({"holdings": [{
-        "series": SERIES, "epoch": "e", "first_seq": 3, "last_seq": 10, "held": 5, "missing": 5, "more_gaps": 0,
+        "series": SERIES, "epoch": "e", "first_seq": 3, "last_seq": 10, "held": 5, "missing": 5, "given_up": 0, "more_gaps": 0,
         "gaps": [{"from_seq": 1, "to_seq": 2}, {"from_seq": 5, "to_seq": 5}, {"from_seq": 8, "to_seq": 9}],
     }], "next_cursor": null});
     assert_eq!(town.get("", &ledger_of(SERIES)).await, (200, expected.clone()));
@@ -157,5 +157,48 @@ async fn c6_an_answer_over_mqtt_says_it_too() {
     assert_eq!(first.get("completeness"), None);
     let last = ask(json!({"series": SERIES, "limit": 3, "cursor": first["next_cursor"]})).await;
     assert_eq!((last["next_cursor"].clone(), last["completeness"].clone()), (Value::Null, missing(&[(1, 2), (5, 5), (8, 9)])));
+    town.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c3_c6_a_range_with_a_tombstone_says_why_and_where_in_ledger_answer_and_ladder() {
+    let (_dir, path) = folder();
+    let town = Town::start(dev(&path)).await;
+    let relay = holes(&town).await;
+    let grave = |series: &str, epoch: &str, from: u64, to: u64, place: &str| {
+        let json = json!({"series": series, "epoch": epoch, "from_seq": from, "to_seq": to, "reason": "outbox full", "place": place, "at_ns": 1});
+        json.to_string()
+    };
+    let graves = [
+        grave(SERIES, "e", 8, 8, "relay"),
+        grave(SERIES, "e", 11, 12, "agent"),
+        grave(SERIES, "f", 1, 3, "agent"),
+        "no tombstone".to_owned(),
+    ];
+    let graves: Vec<&str> = graves.iter().map(String::as_str).collect();
+    relay.send(&Frame::new(3).run("cityA/meter-1/forebay/tombstones", 1, &graves)).await;
+    // Another sensor has nothing to say about this one.
+    let foreign = grave(SERIES, "e", 1, 9, "agent");
+    relay.send(&Frame::new(4).run("cityA/meter-2/forebay/tombstones", 1, &[&foreign])).await;
+    let of = |place: &str| json!({"why": "outbox full", "place": place});
+    let expected = json!([
+        {"series": SERIES, "epoch": "e", "first_seq": 3, "last_seq": 10, "held": 5, "missing": 7, "given_up": 3, "more_gaps": 0, "gaps": [
+            {"from_seq": 1, "to_seq": 2}, {"from_seq": 5, "to_seq": 5}, {"from_seq": 8, "to_seq": 8, "tombstone": of("relay")},
+            {"from_seq": 9, "to_seq": 9}, {"from_seq": 11, "to_seq": 12, "tombstone": of("agent")}]},
+        {"series": SERIES, "epoch": "f", "first_seq": 0, "last_seq": 0, "held": 0, "missing": 3, "given_up": 3, "more_gaps": 0,
+            "gaps": [{"from_seq": 1, "to_seq": 3, "tombstone": of("agent")}]},
+    ]);
+    assert_eq!(town.get("", &ledger_of(SERIES)).await.1["holdings"], expected);
+    let answer = completeness(&town, "from=0").await;
+    assert_eq!((&answer["complete"], answer["missing"].as_array().unwrap().len()), (&json!(false), 6));
+    assert_eq!(answer["missing"][0], json!({"epoch": "e", "from_seq": 1, "to_seq": 2, "reason": "gap"}));
+    let told = json!({"epoch": "e", "from_seq": 8, "to_seq": 8, "reason": "tombstone", "why": "outbox full", "place": "relay"});
+    assert_eq!(answer["missing"][2], told);
+    let absent = async |key: &str| town.get("", &format!("/api/v1/where/{SERIES}@{key}")).await.1["absent"].clone();
+    let beyond = json!({"reason": "tombstone", "from_seq": 11, "to_seq": 12, "why": "outbox full", "place": "agent"});
+    assert_eq!(absent("e.12").await, beyond);
+    assert_eq!(absent("e.9").await, json!({"reason": "gap", "from_seq": 9, "to_seq": 9, "last_seq": 10}));
+    assert_eq!(absent("f.2").await["reason"], json!("tombstone"));
+    assert_eq!(absent("e.13").await, json!({"reason": "beyond", "last_seq": 10}));
     town.stop().await;
 }

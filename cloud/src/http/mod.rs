@@ -9,6 +9,7 @@ mod records;
 mod relays;
 mod serve;
 mod status;
+mod targets;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -50,6 +51,7 @@ pub(crate) fn routes(api: Arc<Api>) -> Router {
         .route("/api/v1/where/{*key}", get(places::place))
         .route("/api/v1/proofs/{*key}", get(places::proof))
         .route("/api/v1/gaps", get(gaps::page))
+        .route("/api/v1/targets", get(targets::page))
         .route("/api/v1/status", get(status::show))
         .route("/api/v1/relays/{relay}/flush", post(relays::flush))
         .method_not_allowed_fallback(|| async { Problem::method() })

@@ -149,3 +149,14 @@ async fn secrets_go_with_the_frames_that_brought_them() {
     session.commit().unwrap().await.unwrap();
     assert_eq!(known(0).iter().map(|(_, known)| known.epoch.0).collect::<Vec<_>>(), [1, 2, 4]);
 }
+
+#[tokio::test]
+async fn a_raw_reading_under_forebay_is_refused() {
+    let bench = bench(Budgets::default());
+    let mut session = bench.session();
+    for topic in ["op/forward/a/b/forebay/targets", "op/store/a/b/forebay"] {
+        assert_eq!(offer(&mut session, topic, b"1"), Err(Refusal::TopicNameInvalid), "{topic}");
+    }
+    offer(&mut session, "op/store/a/b/power/forebay", b"1").unwrap();
+    session.commit().unwrap().await.unwrap();
+}
