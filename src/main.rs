@@ -5,6 +5,7 @@
 
 mod agent;
 mod anchor;
+mod audit;
 mod broker;
 mod check;
 mod cloud;
@@ -70,6 +71,8 @@ enum Command {
     Proof(proof::Args),
     /// Check a proof with nothing but the address of a chain node.
     Verify(verify::Args),
+    /// Compare what an agent and the cloud hold with what each of them anchored. Exit code 1 if anything was changed.
+    Audit(audit::Args),
     /// Check a configuration file without starting anything.
     Check(check::Args),
     /// Add, change or remove a user of a users file.
@@ -101,6 +104,7 @@ fn main() -> Exit {
         Command::Flush(args) => flush::run(args),
         Command::Proof(args) => proof::run(args),
         Command::Verify(args) => verify::run(args),
+        Command::Audit(args) => audit::run(args),
         Command::Check(args) => check::run(args),
         Command::User(args) => user::run(args),
         Command::Load(args) => load::run(args),

@@ -61,6 +61,17 @@ pub struct Mined {
     pub gas_used: u64,
 }
 
+/// A batch as the contract's log has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Logged {
+    /// The batch.
+    pub entry: Entry,
+    /// The transaction that wrote it.
+    pub tx: Digest,
+    /// Its block.
+    pub block_hash: Digest,
+}
+
 /// What a chain has to say about a transaction that was mined.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -296,6 +307,25 @@ impl Chain {
                 Outcome::Failed => None,
             })),
         }
+    }
+
+    /// Every batch of a stream, in the order in which they were written, as far as the node has kept the logs.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub async fn logged(&self, contract: Address, submitter: Address, stream: &Digest) -> Result<Vec<Logged>, ChainError> {
+        let mut filter = Filter::new().address(contract).from_block(BlockNumberOrTag::Earliest);
+        for (place, topic) in registry::stream_topics(submitter, stream).into_iter().enumerate() {
+            filter.topics[place] = topic.into();
+        }
+        let nonsense = || ChainError::Away("its logs are not those of the contract".into());
+        let mut batches = Vec::new();
+        for log in self.provider.get_logs(&filter).await? {
+            let entry = registry::logged(&log.inner).ok_or_else(nonsense)?;
+            let (Some(tx), Some(block_hash)) = (log.transaction_hash, log.block_hash) else { return Err(nonsense()) };
+            batches.push(Logged { entry, tx: *tx, block_hash: *block_hash });
+        }
+        Ok(batches)
     }
 
     /// Waits until `tx` is mined or the deadline has passed; for setting a chain up, and not for batches.

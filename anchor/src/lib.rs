@@ -10,6 +10,7 @@
 //! The way of a batch is a pure function, [`machine::step`]; [`Worker`] does what it says and stores what it decides before
 //! the next step, so that kill -9 between any two of them is harmless.
 
+pub mod audit;
 pub mod chain;
 mod collect;
 pub mod config;

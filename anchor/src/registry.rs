@@ -98,6 +98,17 @@ impl Entry {
     }
 }
 
+/// The topics that every batch of a stream has in its log, and nothing else.
+pub(crate) fn stream_topics(submitter: Address, stream: &Digest) -> [B256; 3] {
+    [abi::Anchored::SIGNATURE_HASH, submitter.into_word(), B256::from(*stream)]
+}
+
+/// The batch that a log of the contract is about.
+pub(crate) fn logged(log: &alloy::primitives::Log) -> Option<Entry> {
+    let event = abi::Anchored::decode_log(log).ok()?;
+    Some(Entry { prev: *event.prev, root: *event.root, first_seq: event.firstSeq, count: event.count })
+}
+
 /// The call that reads a stream's head.
 pub(crate) fn head_call(submitter: Address, stream: &Digest) -> Bytes {
     abi::headOfCall { submitter, stream: B256::from(*stream) }.abi_encode().into()

@@ -2,7 +2,7 @@
 
 use alloy::primitives::Address;
 use rusqlite::{OptionalExtension, Params, Row, Transaction as Tx, params};
-use wire::{At, ChunkHeader, Digest};
+use wire::{At, ChunkHeader, Digest, Epoch};
 
 use crate::chain::{Fees, Identity, Mined};
 use crate::ledger::{LedgerError, Standing, Target};
@@ -89,6 +89,8 @@ pub struct Leaf {
     pub batch: u64,
     /// Its place in the batch, from 0.
     pub position: u64,
+    /// The database that the chunk is from.
+    pub source: Epoch,
     /// The chunk's id in its source.
     pub chunk: i64,
     /// Its hash.
@@ -104,6 +106,7 @@ impl Leaf {
             chunk: row.get(2)?,
             digest: row.get(3)?,
             header: row.get(4)?,
+            source: Epoch(unsigned(row, 5)?),
         })
     }
 

@@ -68,12 +68,38 @@ impl LedgerView {
     pub fn batch_of_chunk(&self, chunk: i64) -> Result<Option<Place>, LedgerError> {
         let source = self.source.0 as i64;
         self.read(|tx| {
-            let sql = "SELECT batch, position, chunk, leaf, header FROM leaves WHERE source = ?1 AND chunk = ?2";
+            let sql = "SELECT batch, position, chunk, leaf, header, source FROM leaves WHERE source = ?1 AND chunk = ?2";
             let Some(leaf) = tx.query_row(sql, params![source, chunk], Leaf::read).optional()? else {
                 return Ok(None);
             };
             Ok(Some(Place { batch: rows::need(tx, leaf.batch)?, leaf }))
         })
+    }
+
+    /// Whether chunks of the database `source` are what this view looks for.
+    #[must_use]
+    pub fn is_source(&self, source: Epoch) -> bool {
+        self.source == source
+    }
+
+    /// The number of the last batch; 0 if there is none.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub fn last_batch(&self) -> Result<u64, LedgerError> {
+        self.number("SELECT ifnull(max(number), 0) FROM batches")
+    }
+
+    /// The number of the last batch that is thought to be on chain; 0 if none is.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub fn last_on_chain(&self) -> Result<u64, LedgerError> {
+        self.number("SELECT ifnull(max(number), 0) FROM batches WHERE state IN ('MINED', 'FINAL')")
+    }
+
+    fn number(&self, sql: &str) -> Result<u64, LedgerError> {
+        self.read(|tx| Ok(tx.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0))? as u64))
     }
 
     /// The leaves of a batch, in their order.
@@ -82,7 +108,7 @@ impl LedgerView {
     /// [`LedgerError`].
     pub fn leaves(&self, batch: u64) -> Result<Vec<Leaf>, LedgerError> {
         self.read(|tx| {
-            let sql = "SELECT batch, position, chunk, leaf, header FROM leaves WHERE batch = ?1 ORDER BY position";
+            let sql = "SELECT batch, position, chunk, leaf, header, source FROM leaves WHERE batch = ?1 ORDER BY position";
             let mut statement = tx.prepare_cached(sql)?;
             let leaves = statement.query_map(params![batch as i64], Leaf::read)?.collect::<Result<_, _>>()?;
             Ok(leaves)

@@ -7,6 +7,9 @@ use broker::Access;
 use chassis::{Size, Span};
 use serde::Deserialize;
 
+/// The anchor ledger's file within the data folder.
+pub(crate) const LEDGER_FILE: &str = "anchor.sqlite";
+
 /// The smallest storage budget: below it the archive would refuse within minutes what relays send.
 pub const BUDGET_MIN: Size = Size::mib(64);
 /// The largest page of history: it must fit an MQTT packet and an HTTP client's patience.
@@ -296,7 +299,7 @@ impl Anchoring {
             ConfigError::Anchor(format!("contract: {:?} is not an address of 0x and 40 hex digits", self.contract))
         })?;
         let party = anchor::party::Party::server(name);
-        let ledger = data.join("anchor.sqlite");
+        let ledger = data.join(LEDGER_FILE);
         Ok(anchor::config::Config {
             batch: self.batch,
             confirmation: self.confirmation,

@@ -8,6 +8,7 @@
 
 mod anchoring;
 mod answers;
+pub mod audit;
 mod cloud;
 pub mod completeness;
 pub mod config;

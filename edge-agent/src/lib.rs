@@ -6,6 +6,7 @@ mod anchoring;
 mod choice;
 mod chunker;
 pub mod config;
+mod evidence;
 mod flying;
 mod frames;
 mod inputs;

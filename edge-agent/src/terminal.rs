@@ -85,6 +85,13 @@ impl Terminal {
         Ok(Self { folder: folder.to_owned(), readers: Readers::new(path, options(), 1), origin, sensor })
     }
 
+    pub(crate) fn read<T>(
+        &self,
+        read: impl FnOnce(&store::rusqlite::Transaction<'_>) -> Result<T, ReadFault>,
+    ) -> Result<T, ReadFault> {
+        self.readers.read(read)
+    }
+
     /// Epoch and secret: what gives a record its salt.
     pub fn origin(&self) -> &Origin {
         &self.origin

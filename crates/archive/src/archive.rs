@@ -25,7 +25,7 @@ use crate::shared::Shared;
 /// Largest append, in bytes: an MQTT packet of 16 MiB fits.
 pub const APPEND_BYTES_MAX: usize = 32 << 20;
 
-const DATABASE: &str = "archive.sqlite";
+pub(crate) const DATABASE: &str = "archive.sqlite";
 const LOCK: &str = "archive.lock";
 
 /// A relay's or the cloud's archive. Clones share it.

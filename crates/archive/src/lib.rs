@@ -36,6 +36,7 @@ mod schema;
 mod secrets;
 mod shared;
 mod tail;
+mod view;
 mod walk;
 
 pub use append::{Append, AppendError, Appended, Appending, FrameRef, Lane};
@@ -51,4 +52,5 @@ pub use recover::Recovered;
 pub use scan::{Entry, Scan};
 pub use store::Fault;
 pub use tail::{Behind, Committed, Follower, SeriesId, Stretch};
+pub use view::{StoredChunk, View};
 pub use walk::{Passed, Walk, Walked};

@@ -6,6 +6,7 @@
 
 mod budget;
 mod desk;
+pub(crate) mod evidence;
 mod grouping;
 pub(crate) mod reading_back;
 mod reporting;
