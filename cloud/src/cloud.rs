@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use crate::anchoring::{Anchored, Chunks};
 use crate::answers::{self, Desk, Question};
 use crate::config::{Config, ConfigError};
+use crate::groups::{Book, BookError, Fence, Groups, HEARD_MAX, Keeper};
 use crate::history::History;
 use crate::http::identity::Identities;
 use crate::http::{self, Api};
@@ -63,6 +64,9 @@ pub enum StartError {
         #[source]
         source: archive::OpenError,
     },
+    /// The terms of groups can't be read.
+    #[error("groups can't be set up")]
+    Groups(#[from] BookError),
     /// Anchoring can't be set up.
     #[error("anchoring can't be set up")]
     Anchor(#[from] anchor::worker::StartError),
@@ -97,6 +101,7 @@ pub struct Cloud {
     committed: mpsc::Receiver<Committed>,
     batcher: Batcher,
     live: Live,
+    keeper: Keeper,
     watch: Watch,
     anchoring: Option<Anchoring>,
     clock: Arc<dyn Clock>,
@@ -128,12 +133,16 @@ impl Cloud {
         let (desk, questions) = Desk::new(history.clone(), policy.clone(), clock.clone(), config.history.waiting_max);
         let (receipts, committed) = mpsc::channel(COMMITTED_MAX);
         let seen = Seen::default();
+        let (groups, fence) = open_groups(&config, &clock).await?;
+        let (heard, beats) = mpsc::channel(HEARD_MAX);
         let intake = Arc::new(CloudIntake::new(ingest::Shared {
             archive: archive.clone(),
             desk,
             receipts,
             late,
             live: live.clone(),
+            fence,
+            heard,
             seen: seen.clone(),
             metrics: metrics.clone(),
         }));
@@ -155,6 +164,7 @@ impl Cloud {
             clock: clock.clone(),
             hub: broker.hub(),
             seen,
+            groups: groups.clone(),
             metrics: metrics.clone(),
             anchored: anchoring.as_ref().map(|anchoring| Anchored(anchoring.ledger().clone())),
             identities,
@@ -174,6 +184,7 @@ impl Cloud {
             committed,
             batcher: Batcher::new(config.receipts.wait.duration(), config.receipts.frames_max),
             live,
+            keeper: Keeper::new(groups, beats, metrics.clone()),
             watch,
             anchoring,
             clock,
@@ -226,6 +237,8 @@ impl Cloud {
         add_once(units, "answers", self.questions, move |questions, stop| {
             answers::answer(questions, readers, history, answers_hub, metrics, stop)
         });
+        let leases_hub = hub.clone();
+        add_once(units, "leases", self.keeper, |keeper, stop| keeper.run(leases_hub, stop));
         add_once(units, "live", self.live, |live, stop| live.deliver(hub, stop));
         let mut broker = Some(self.broker);
         units.add("broker", Policy::Fatal, move |stop| {
@@ -328,6 +341,17 @@ async fn open_archive(config: &Config, clock: &Arc<dyn Clock>, live: &Live) -> R
     }
     tracing::info!(cloud = %config.name, epoch = %archive.epoch(), ?recovered, "the archive is open");
     Ok(archive)
+}
+
+/// Reads what is remembered of the groups. A cloud without groups keeps no book.
+async fn open_groups(config: &Config, clock: &Arc<dyn Clock>) -> Result<(Groups, Fence), BookError> {
+    let verified = !matches!(config.access, broker::Access::Anonymous);
+    let (configured, data, clock) = (config.groups.clone(), config.data.clone(), clock.clone());
+    let opening = tokio::task::spawn_blocking(move || {
+        let book = if configured.is_empty() { None } else { Some(Book::open(&data)?) };
+        Groups::open(&configured, book, verified, clock)
+    });
+    opening.await.unwrap_or_else(|ended| std::panic::resume_unwind(ended.into_panic()))
 }
 
 fn bytes(size: chassis::Size) -> usize {

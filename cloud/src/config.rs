@@ -50,6 +50,9 @@ pub struct Config {
     /// Limits of queries.
     #[serde(default)]
     pub history: History,
+    /// Relays that share one way up; a relay in no group talks to the cloud itself.
+    #[serde(default, rename = "group")]
+    pub groups: Vec<crate::groups::settings::Group>,
     /// Anchoring on a chain; without it nothing is anchored.
     pub anchor: Option<Anchoring>,
 }
@@ -228,6 +231,7 @@ impl Config {
             receipts: Receipts::default(),
             live: Live::default(),
             history: History::default(),
+            groups: Vec::new(),
             anchor: None,
         }
     }
@@ -281,6 +285,7 @@ impl Config {
                 format!("must be at least {ANSWER_SPARE} less than broker.packet_bytes_max, so that an answer fits a packet");
             return Err(ConfigError::Range { field: "history.page_bytes", fix });
         }
+        crate::groups::settings::check(&self.groups)?;
         if let Some(anchoring) = &self.anchor {
             let config = anchoring.config(&self.name, &self.data)?;
             config.check().map_err(|fault| ConfigError::Anchor(fault.to_string()))?;

@@ -1,8 +1,11 @@
-//! What clients may publish to the cloud: frames of relays, and questions about the past.
+//! What clients may publish to the cloud: frames and heartbeats of relays, and questions about the past.
 //!
 //! A frame is checked, handed to the archive and acknowledged after the commit that keeps it, together with its verdicts: new,
 //! duplicate or conflict for each record (B8). A conflict, the same key with another content, is kept aside by the archive, counted and
 //! logged as an alarm; the frame is acknowledged like any other, because sending it again would change nothing.
+//!
+//! Before the append the fence looks at the term that the frame carries, and at the connection it came through (C11). What a stale
+//! proxy brings is refused as unavailable, never acknowledged: its relay keeps it and sends it by the new way.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,13 +15,15 @@ use broker::{Client, Commit, Intake, IntakeSession, Offer, Refusal};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
+use wire::group::Heartbeat;
 use wire::topics::{SegmentName, TopicFault, Up};
 use wire::{Fault, RelayId, Topic, UpFrame};
 
 use crate::answers::Desk;
+use crate::groups::{Fence, Heard, Speaker};
 use crate::late::{Late, LateRuns};
 use crate::live::Live;
-use crate::metrics::{Metrics, Reason};
+use crate::metrics::{Beat, Metrics, Reason};
 use crate::receipts::Committed;
 
 /// First levels of the topics that nobody may use freely at a cloud: what is published there comes here.
@@ -44,6 +49,10 @@ pub(crate) struct Shared {
     pub(crate) late: Late,
     /// ... until live delivery has seen them.
     pub(crate) live: Live,
+    /// Which frames and heartbeats may come which way.
+    pub(crate) fence: Fence,
+    /// Heartbeats.
+    pub(crate) heard: mpsc::Sender<Heard>,
     /// Relays that have sent frames.
     pub(crate) seen: Seen,
     /// Counters.
@@ -89,7 +98,12 @@ impl Session {
             Refusal::PayloadFormatInvalid
         })?;
         // The frame's relay name was checked when the frame was parsed.
-        let name = frame.relay.parse().map_err(|_| Refusal::PayloadFormatInvalid)?;
+        let name: RelayId = frame.relay.parse().map_err(|_| Refusal::PayloadFormatInvalid)?;
+        if !self.shared.fence.admits(&name, frame.term, self.client.user.as_deref()) {
+            tracing::debug!(client = self.client.id, relay = %name, term = frame.term, "a frame was fenced");
+            self.shared.metrics.frames_fenced.inc();
+            return Err(Refusal::Unavailable);
+        }
         let from = FrameRef { relay: name, relay_epoch: frame.relay_epoch, number: frame.number };
         let shared = &self.shared;
         let late = shared.late.remember(&frame);
@@ -109,10 +123,29 @@ impl Session {
     }
 }
 
+impl Session {
+    /// Lets a heartbeat in. Its answer comes on `down/{relay}/lease`, and waits for no commit.
+    fn heartbeat(&self, relay: SegmentName<'_>, payload: &[u8]) -> Result<(), Refusal> {
+        let read = || Some((relay.as_str().parse::<RelayId>().ok()?, Heartbeat::parse(payload).ok()?));
+        let (relay, beat) = read().ok_or(Refusal::PayloadFormatInvalid)?;
+        let heard = match self.shared.fence.speaker(&relay, self.client.user.as_deref()) {
+            Some(speaker) => Heard { relay, direct: speaker == Speaker::Itself, beat },
+            None => return self.unheard(),
+        };
+        self.shared.heard.try_send(heard).or_else(|_| self.unheard())
+    }
+
+    fn unheard(&self) -> Result<(), Refusal> {
+        self.shared.metrics.heartbeat(Beat::Refused);
+        Err(Refusal::Unavailable)
+    }
+}
+
 impl IntakeSession for Session {
     fn offer(&mut self, offer: Offer<'_>) -> Result<(), Refusal> {
         let taken = match Topic::parse(offer.topic) {
             Ok(Topic::Up { relay, kind: Up::Frames }) => self.frame(relay, offer.payload),
+            Ok(Topic::Up { relay, kind: Up::Stats }) => self.heartbeat(relay, offer.payload),
             Ok(Topic::Query { .. }) => self.shared.desk.take(&self.client, &offer),
             // Sensors talk to relays, and on data and down only the cloud itself speaks.
             Ok(Topic::Reading { .. } | Topic::Frame { .. } | Topic::Probe { .. } | Topic::Data { .. } | Topic::Down { .. }) => {

@@ -14,6 +14,7 @@ pub mod completeness;
 pub mod config;
 pub mod gaps;
 pub mod graves;
+pub mod groups;
 pub mod history;
 mod http;
 mod ingest;

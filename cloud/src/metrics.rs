@@ -29,6 +29,19 @@ pub(crate) enum Face {
     Http,
 }
 
+/// What became of a member's heartbeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum Beat {
+    /// The proxy's: it renewed the lease.
+    Renewed,
+    /// Any other member's.
+    Answered,
+    /// Of a relay that the configuration has not in this group: told that there is no proxy.
+    Stranger,
+    /// It came through somebody who is not the proxy, or too many waited.
+    Refused,
+}
+
 /// How a question ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub(crate) enum Outcome {
@@ -49,6 +62,16 @@ pub(crate) struct Asked {
     pub(crate) outcome: Outcome,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Ended {
+    pub(crate) reason: crate::groups::Reason,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Beats {
+    pub(crate) outcome: Beat,
+}
+
 /// Everything that the cloud counts itself; the broker and the archive count their own.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
@@ -62,6 +85,9 @@ pub(crate) struct Metrics {
     pub(crate) live_published: Counter,
     pub(crate) live_dropped: Counter,
     pub(crate) queries: Family<Asked, Counter>,
+    pub(crate) frames_fenced: Counter,
+    pub(crate) group_terms: Family<Ended, Counter>,
+    pub(crate) group_heartbeats: Family<Beats, Counter>,
 }
 
 impl Metrics {
@@ -83,11 +109,31 @@ impl Metrics {
             live_published: registry.counter("cloud_live_records_published", "New records handed to live subscribers"),
             live_dropped: registry.counter("cloud_live_records_dropped", "New records that live subscribers were too slow for"),
             queries: registry.register("cloud_queries", "Questions about the past, by face and outcome", Family::default()),
+            frames_fenced: registry
+                .counter("cloud_frames_fenced", "Frames refused because their term is stale or their way is not the proxy's"),
+            group_terms: registry.register(
+                "cloud_group_terms",
+                "Terms of proxies that began, by why the one before ended",
+                Family::default(),
+            ),
+            group_heartbeats: registry.register(
+                "cloud_group_heartbeats",
+                "Heartbeats of members of groups, by what became of them",
+                Family::default(),
+            ),
         }
     }
 
     pub(crate) fn refused(&self, reason: Reason) {
         self.publishes_refused.get_or_create(&Refused { reason }).inc();
+    }
+
+    pub(crate) fn term(&self, reason: crate::groups::Reason) {
+        self.group_terms.get_or_create(&Ended { reason }).inc();
+    }
+
+    pub(crate) fn heartbeat(&self, outcome: Beat) {
+        self.group_heartbeats.get_or_create(&Beats { outcome }).inc();
     }
 
     pub(crate) fn asked(&self, face: Face, outcome: Outcome) {

@@ -3,6 +3,7 @@
 //! One file a resource. Every handler takes an [`identity::Asker`], so a request without a verified identity reaches none.
 
 mod gaps;
+mod groups;
 pub(crate) mod identity;
 mod places;
 mod records;
@@ -22,6 +23,7 @@ use broker::{Hub, Policy};
 use chassis::Clock;
 
 use crate::anchoring::Anchored;
+use crate::groups::Groups;
 use crate::history::History;
 use crate::ingest::Seen;
 use crate::metrics::Metrics;
@@ -36,6 +38,7 @@ pub(crate) struct Api {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) hub: Hub,
     pub(crate) seen: Seen,
+    pub(crate) groups: Groups,
     pub(crate) metrics: Metrics,
     pub(crate) anchored: Option<Anchored>,
     pub(crate) identities: identity::Identities,
@@ -52,6 +55,7 @@ pub(crate) fn routes(api: Arc<Api>) -> Router {
         .route("/api/v1/proofs/{*key}", get(places::proof))
         .route("/api/v1/gaps", get(gaps::page))
         .route("/api/v1/targets", get(targets::page))
+        .route("/api/v1/groups", get(groups::show))
         .route("/api/v1/status", get(status::show))
         .route("/api/v1/relays/{relay}/flush", post(relays::flush))
         .method_not_allowed_fallback(|| async { Problem::method() })

@@ -14,7 +14,7 @@ use super::identity::Asker;
 use crate::problem::Problem;
 
 /// The topic that a grant to query names.
-const TOPIC: &str = "status";
+pub(super) const TOPIC: &str = "status";
 
 /// The counters.
 #[derive(Debug, Serialize)]
