@@ -12,6 +12,7 @@ mod cloud;
 mod demo;
 mod flush;
 mod gaps;
+mod groups;
 mod host;
 mod http;
 mod load;
@@ -63,6 +64,8 @@ enum Command {
     Where(place::Args),
     /// Show which records are missing at the cloud. Exit code 1 if there are any.
     Gaps(gaps::Args),
+    /// Show each group's proxy, its members' scores and the last terms. Exit code 1 if a group has no proxy.
+    Groups(groups::Args),
     /// Show which relay an agent sends to, and why; or, from the cloud, which relay each of them does.
     Targets(targets::Args),
     /// Ask the cloud to have a relay hand over everything that it keeps.
@@ -101,6 +104,7 @@ fn main() -> Exit {
         Command::Targets(args) => targets::run(args),
         Command::Where(args) => place::run(args),
         Command::Gaps(args) => gaps::run(args),
+        Command::Groups(args) => groups::run(args),
         Command::Flush(args) => flush::run(args),
         Command::Proof(args) => proof::run(args),
         Command::Verify(args) => verify::run(args),

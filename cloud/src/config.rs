@@ -341,6 +341,20 @@ mod tests {
     }
 
     #[test]
+    fn a7_the_commented_group_section_holds_too() {
+        let text = std::fs::read_to_string(SHIPPED).unwrap();
+        let (before, after) = text.split_once("#[[group]]").unwrap();
+        let (section, _) = after.split_once("\n\n").unwrap();
+        let section: String = section.lines().map(|line| format!("{}\n", line.strip_prefix('#').unwrap_or(line))).collect();
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("cloud.toml");
+        std::fs::write(&file, format!("{before}[[group]]{section}")).unwrap();
+        let config: Config = chassis::load_config(&file, "FOREBAY_CLOUD", []).unwrap();
+        config.check().unwrap();
+        assert_eq!((config.groups[0].members.len(), config.groups[0].ttl), (3, crate::groups::settings::TTL_DEFAULT));
+    }
+
+    #[test]
     fn the_commented_anchor_section_holds_too() {
         let text = std::fs::read_to_string(SHIPPED).unwrap();
         let (before, section) = text.split_once("#[anchor]").unwrap();

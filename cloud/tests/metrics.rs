@@ -6,9 +6,11 @@ mod town;
 use std::collections::BTreeSet;
 
 use chassis::Span;
+use cloud::groups::settings::{Group, TTL_DEFAULT, Term};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use town::{Frame, Town, eventually, folder, guarded};
+use wire::group::Heartbeat;
 
 const SERIES: &str = "cityA/meter-1/power";
 
@@ -54,6 +56,18 @@ async fn everything_happens(town: &Town, path: &std::path::Path) {
     // The cloud refuses a payload; and a question is answered.
     relay.refused("up/relay-1/frames", b"no frame".to_vec()).await;
     assert_eq!(town.get("ana", &format!("/api/v1/records?series={SERIES}")).await.0, 200);
+    // A member of a group is heard, and becomes its proxy.
+    let beat = Heartbeat {
+        group: "north".parse().unwrap(),
+        relay_epoch: wire::Epoch(1),
+        beat: 1,
+        term: 0,
+        address: "relay-1:1883".into(),
+        done: false,
+        period: std::time::Duration::from_secs(60),
+        collected: vec![],
+    };
+    relay.publish("up/relay-1/stats", beat.encode()).await.unwrap();
     // A connection is refused for its bytes, another closed for them.
     let mut refused = TcpStream::connect(town.mqtt).await.unwrap();
     refused.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
@@ -80,6 +94,9 @@ async fn the_page_of_metrics_lists_what_cloud_broker_and_anchor_worker_show() {
     anchor::keys::create(&path.join("key")).unwrap();
     let rpc = format!("http://{}", std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
     let mut config = guarded(&path, &["relay-1", "ana"], &format!("{GRANTS}{READER}"));
+    let name = "north".parse().unwrap();
+    let members = vec!["relay-1".parse().unwrap()];
+    config.groups = vec![Group { name, members, ttl: TTL_DEFAULT, term: Term::default() }];
     config.anchor = Some(cloud::config::Anchoring {
         rpc,
         contract: format!("0x{}", "11".repeat(20)),

@@ -10,7 +10,7 @@ use wire::RelayId;
 use wire::group::Heartbeat;
 
 use super::lease::{Change, Group, Now, Reason};
-use super::scenarios::{SECOND, TTL, beat, relay, settings};
+use super::scenarios::{SECOND, beat, relay, settings};
 use super::settings::Term;
 
 const STEP: Duration = Duration::from_millis(50);
@@ -62,7 +62,7 @@ struct Simulation {
 }
 
 fn chance(random: &mut StdRng, one_in: u32) -> bool {
-    random.next_u32() % one_in == 0
+    random.next_u32().is_multiple_of(one_in)
 }
 
 impl Simulation {

@@ -174,6 +174,7 @@ impl Client {
 #[derive(Clone)]
 pub struct Frame {
     pub number: u64,
+    pub term: u64,
     pub historical: bool,
     pub runs: Vec<u8>,
     pub secrets: Vec<Announcement>,
@@ -181,7 +182,7 @@ pub struct Frame {
 
 impl Frame {
     pub fn new(number: u64) -> Self {
-        Self { number, historical: false, runs: Vec::new(), secrets: Vec::new() }
+        Self { number, term: 0, historical: false, runs: Vec::new(), secrets: Vec::new() }
     }
 
     /// Announces the secret of the epoch that all frames here have.
@@ -203,8 +204,8 @@ impl Frame {
 
     pub fn encode(&self, relay: &str) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let Self { number, historical, runs, secrets } = self.clone();
-        let frame = UpFrame { relay, relay_epoch: Epoch(1), number, term: 0, historical, secrets, runs: &runs };
+        let Self { number, term, historical, runs, secrets } = self.clone();
+        let frame = UpFrame { relay, relay_epoch: Epoch(1), number, term, historical, secrets, runs: &runs };
         frame.encode(&mut bytes);
         bytes
     }
