@@ -8,6 +8,8 @@ use chassis::{Size, Span};
 use serde::Deserialize;
 use wire::RelayId;
 
+use crate::area::Threshold;
+
 /// The largest MQTT packet that may be taken. A page holds up to 1 MiB and one run of an agent's frame, and in its uplink frame, with secrets
 /// beside it, it must fit the 16 MiB that a cloud takes.
 const PACKET_BYTES_MAX: Size = Size::mib(14);
@@ -92,6 +94,11 @@ impl CloudConfig {
 pub struct Storage {
     /// Bytes that the storage area may hold, buffer and chunks; above it `store` publishes are refused with "quota exceeded".
     pub budget: Size,
+    /// Free room in it, in bytes or as a share of the budget, below which everything in the storage area is sent to the cloud before the
+    /// next segment moves in (A6).
+    pub free_min: Threshold,
+    /// The same for the file system of `data`, whoever fills it.
+    pub disk_free_min: Size,
     /// Bytes that may wait for the cloud's receipt; above it `forward` publishes are refused with "quota exceeded".
     pub outgoing_budget: Size,
     /// A segment of the buffer area closes at this many records.
@@ -106,6 +113,8 @@ impl Default for Storage {
     fn default() -> Self {
         Self {
             budget: Size::gib(8),
+            free_min: Threshold::Percent(10),
+            disk_free_min: Size::mib(256),
             outgoing_budget: Size::gib(8),
             segment_records: 1_000_000,
             segment_bytes: Size::mib(64),
@@ -152,6 +161,12 @@ pub enum ConfigError {
     Zero {
         /// The key.
         field: &'static str,
+    },
+    /// Every segment would be sent to the cloud.
+    #[error("storage.free_min = {given} is all of storage.budget; give less, like \"10%\"")]
+    ThresholdTooHigh {
+        /// Its value.
+        given: Threshold,
     },
     /// A page with such a packet in it could not be sent on.
     #[error("broker.packet_bytes_max is {given}; give at most {PACKET_BYTES_MAX}, so that a page fits a packet of the cloud")]
@@ -212,6 +227,9 @@ impl Config {
             ("broker.packet_bytes_max", self.broker.packet_bytes_max.bytes()),
         ] {
             not_zero(field, value)?;
+        }
+        if storage.free_min.of(storage.budget) >= storage.budget.bytes() {
+            return Err(ConfigError::ThresholdTooHigh { given: storage.free_min });
         }
         match self.broker.packet_bytes_max {
             given if given > PACKET_BYTES_MAX => Err(ConfigError::PacketTooLarge { given }),

@@ -6,8 +6,10 @@
 //! backlog lane when the cloud asks for it. The [uplink](Uplink) only reads the two lanes, so it may stop and start at any moment.
 
 mod announcing;
+mod area;
 mod config;
 mod handover;
+mod index;
 mod intake;
 mod lane;
 mod metrics;
@@ -34,9 +36,10 @@ use chassis::{Clock, Policy, Registry, Units};
 use tokio::task::JoinError;
 
 pub use announcing::Announcing;
+pub use area::{Threshold, ThresholdFault};
 pub use broker::Access;
 pub use config::{BrokerLimits, CloudConfig, Config, ConfigError, Storage};
-pub use handover::Handover;
+pub use handover::{Handover, HandoverError};
 pub use intake::RelayIntake;
 pub use metrics::Metrics;
 pub use outlet::Outlet;
@@ -44,14 +47,8 @@ pub use room::Room;
 pub use uplink::{Uplink, UplinkError};
 pub use window::{Limits, Window};
 
-/// How often the archive is asked to close what is due.
-const HOUSEKEEPING: Duration = Duration::from_millis(250);
-/// A housekeeping that fails is logged at the first time and then each time so many have failed: once a minute.
-const FAILURES_A_LINE: u64 = 240;
 /// A page that the cloud refuses for good is tried again after this time at first.
 const REFUSED_RETRY: Duration = Duration::from_secs(60);
-/// How long a segment that is being closed is waited for at the end; it is closed again at the next start if that was too short.
-const UPKEEP_GOODBYE: Duration = Duration::from_secs(1);
 /// How long connections may take to finish the packets in hand.
 const GOODBYE: Duration = Duration::from_secs(5);
 
@@ -102,11 +99,11 @@ pub struct Relay {
     archive: Archive,
     handover: Arc<Handover>,
     outlet: Outlet,
+    metrics: Metrics,
     uplink: Option<Uplink>,
     policy: broker::Policy,
     watch: Watch,
-    room: Room,
-    clock: Arc<dyn Clock>,
+    keeper: area::Keeper,
 }
 
 impl Relay {
@@ -144,7 +141,7 @@ impl Relay {
             },
         )
         .await?;
-        let handover = Arc::new(Handover::new(archive.clone(), metrics.clone()));
+        let handover = Arc::new(Handover::new(archive.clone(), config.storage.outgoing_budget.bytes(), metrics.clone()));
         let outlet = Outlet::new(config.relay.clone());
         let uplink = config.cloud.as_ref().map(|cloud| {
             let (link, incoming) = link::Link::start(link_config(&config, cloud, credentials, &archive));
@@ -166,7 +163,16 @@ impl Relay {
                 metrics: metrics.clone(),
             }
         });
-        Ok(Self { broker, archive, handover, outlet, uplink, policy, watch, room, clock: parts.clock })
+        let keeper = area::Keeper::new(area::Parts {
+            archive: archive.clone(),
+            folder: config.data.clone(),
+            storage: config.storage.clone(),
+            has_cloud: uplink.is_some(),
+            room,
+            clock: parts.clock,
+            metrics: metrics.clone(),
+        });
+        Ok(Self { broker, archive, handover, outlet, metrics, uplink, policy, watch, keeper })
     }
 
     /// Addresses that the broker listens at.
@@ -199,7 +205,7 @@ impl Relay {
         let handover = self.handover();
         let flush = move || async move {
             match handover.hand_over(Selection::All).await {
-                Ok(records) => (axum::http::StatusCode::OK, format!("{{\"records\":{records}}}\n")),
+                Ok(handed) => (axum::http::StatusCode::OK, format!("{{\"records\":{}}}\n", handed.moved)),
                 Err(error) => (axum::http::StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
             }
         };
@@ -209,7 +215,7 @@ impl Relay {
     /// Adds the relay's units. Stopped in reverse order: the broker finishes its packets, then the uplink ends, then the archive
     /// is closed.
     pub fn units(self, units: &mut Units) {
-        let Self { broker, archive, uplink, watch, room, clock, .. } = self;
+        let Self { broker, archive, handover, outlet, metrics, uplink, watch, keeper, .. } = self;
         let owner = archive.clone();
         units.add("archive", Policy::Fatal, move |stop| {
             let archive = owner.clone();
@@ -223,7 +229,22 @@ impl Relay {
                 }
             }
         });
-        units.add("segments", Policy::Fatal, move |stop| housekeeping(archive.clone(), room.clone(), Arc::clone(&clock), stop));
+        let mut keeper = Some(keeper);
+        units.add("segments", Policy::Fatal, move |stop| {
+            let keeper = keeper.take().expect("a fatal unit starts once");
+            keeper.run(stop)
+        });
+        if uplink.is_some() {
+            let mut index = Some(index::Sender { archive, outlet: outlet.clone(), asked: handover.asked(), metrics });
+            units.add("index", Policy::Fatal, move |stop| {
+                let index = index.take().expect("a fatal unit starts once");
+                index.run(stop)
+            });
+            units.add("handover", Policy::Fatal, move |stop| {
+                let (handover, outlet) = (Arc::clone(&handover), outlet.clone());
+                async move { handover.run(outlet, stop).await }
+            });
+        }
         let mut watch = Some(watch);
         units.add("access", Policy::Fatal, move |stop| {
             let watch = watch.take().expect("a fatal unit starts once");
@@ -267,44 +288,6 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
         Err(Ok(panic)) => std::panic::resume_unwind(panic),
         // The runtime is ending, and this task with it.
         Err(Err(_)) => std::future::pending().await,
-    }
-}
-
-/// Closes segments that are due and looks at the room that is left, until told to stop.
-///
-/// A failure is no reason to end: on a full disk this fails until there is room, while what is here is still read and sent, and every
-/// publish is answered. If the writer itself is gone, the archive's unit says so.
-async fn housekeeping(archive: Archive, room: Room, clock: Arc<dyn Clock>, stop: chassis::Stop) -> Result<(), Infallible> {
-    let mut tick = tokio::time::interval(HOUSEKEEPING);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut failures = 0;
-    loop {
-        tokio::select! {
-            biased;
-            () = stop.stopped() => return Ok(()),
-            _ = tick.tick() => {}
-        }
-        let (archive, now) = (archive.clone(), clock.now());
-        let closing = blocking(move || archive.close_due(now));
-        tokio::pin!(closing);
-        let closed = tokio::select! {
-            closed = &mut closing => closed,
-            () = stop.stopped() => {
-                // A hand-over may hold the archive's upkeep for minutes: what is not done soon ends with the archive.
-                let _ = tokio::time::timeout(UPKEEP_GOODBYE, closing).await;
-                return Ok(());
-            }
-        };
-        match closed {
-            Ok(_) => failures = 0,
-            Err(error) => {
-                if failures % FAILURES_A_LINE == 0 {
-                    tracing::error!(%error, failures, "segments can't be closed; everything stays as it is and is tried again");
-                }
-                failures += 1;
-            }
-        }
-        room.look();
     }
 }
 

@@ -33,6 +33,32 @@ pub(crate) enum NotTaken {
     ForGood,
 }
 
+/// What was said of the index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum Said {
+    /// Sums of everything, once a connection.
+    Sums,
+    /// Entries.
+    Page,
+}
+
+/// How a pull went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+enum Pulled {
+    Done,
+    Failed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SaidLabels {
+    kind: Said,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PulledLabels {
+    outcome: Pulled,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RefusedLabels {
     reason: Refused,
@@ -58,6 +84,12 @@ struct Families {
     outgoing_bytes: Gauge,
     outgoing_pages: Gauge,
     handed_over: Counter,
+    spills: Counter,
+    spilling: Gauge,
+    chunks_unreadable: Counter,
+    pulls: Family<PulledLabels, Counter>,
+    index_said: Family<SaidLabels, Counter>,
+    index_not_taken: Counter,
 }
 
 /// The relay's metrics; clones share them.
@@ -89,7 +121,29 @@ impl Metrics {
         );
         registry.register("relay_outgoing_pages", "Pages that wait for the receipt of the cloud", f.outgoing_pages.clone());
         registry.register("relay_window_frames", "Frames on their way to the cloud", f.window_frames.clone());
-        registry.register("relay_records_handed_over", "Stored records moved to the backlog on request", f.handed_over.clone());
+        registry.register(
+            "relay_records_handed_over",
+            "Stored records moved to the backlog, by a spill, a pull or a flush",
+            f.handed_over.clone(),
+        );
+        registry.register(
+            "relay_spills",
+            "Times that the storage area was short of room and sent to the cloud",
+            f.spills.clone(),
+        );
+        registry.register("relay_spilling", "Whether the storage area is being sent to the cloud", f.spilling.clone());
+        registry.register(
+            "relay_chunks_unreadable",
+            "Chunks that a hand-over found damaged; they stay in the storage area",
+            f.chunks_unreadable.clone(),
+        );
+        registry.register("relay_pulls", "Pulls of the cloud, by outcome", f.pulls.clone());
+        registry.register("relay_index_messages", "Messages about the index that the cloud took, by kind", f.index_said.clone());
+        registry.register(
+            "relay_index_messages_not_taken",
+            "Messages about the index that did not arrive and are said again",
+            f.index_not_taken.clone(),
+        );
         metrics
     }
 
@@ -128,5 +182,30 @@ impl Metrics {
 
     pub(crate) fn handed_over(&self, records: u64) {
         self.0.handed_over.inc_by(records);
+    }
+
+    pub(crate) fn spill_began(&self) {
+        self.0.spills.inc();
+    }
+
+    pub(crate) fn spilling(&self, spilling: bool) {
+        self.0.spilling.set(i64::from(spilling));
+    }
+
+    pub(crate) fn chunks_unreadable(&self, chunks: u64) {
+        self.0.chunks_unreadable.inc_by(chunks);
+    }
+
+    pub(crate) fn pulled(&self, done: bool) {
+        let outcome = if done { Pulled::Done } else { Pulled::Failed };
+        self.0.pulls.get_or_create(&PulledLabels { outcome }).inc();
+    }
+
+    pub(crate) fn index_said(&self, kind: Said) {
+        self.0.index_said.get_or_create(&SaidLabels { kind }).inc();
+    }
+
+    pub(crate) fn index_not_taken(&self) {
+        self.0.index_not_taken.inc();
     }
 }

@@ -47,6 +47,15 @@ impl Archive {
         inner.readers.read(|tx| index::entries(tx, &inner.shared, stretch, limit))
     }
 
+    /// About how many entries the index has.
+    ///
+    /// # Errors
+    /// As [`Archive::scan`].
+    pub fn index_len(&self) -> Result<u64, ReadError> {
+        let count = "SELECT chunk_count + (SELECT count(*) FROM leaving WHERE chunk IS NOT NULL) FROM marks";
+        self.inner.readers.read(|tx| Ok(tx.query_row(count, [], |row| row.get::<_, i64>(0))?.max(0).cast_unsigned()))
+    }
+
     /// What came into the index or left it since the last call, or since the archive was opened.
     pub fn take_index_changes(&self) -> IndexChange {
         self.inner.shared.index.take()

@@ -267,7 +267,7 @@ async fn a_page_put_aside_comes_again_after_its_time() {
         incoming,
         window: relay::Window::new(limits),
         refused_retry: Duration::from_millis(50),
-        handover: Arc::new(relay::Handover::new(archive.clone(), metrics.clone())),
+        handover: Arc::new(relay::Handover::new(archive.clone(), 1 << 30, metrics.clone())),
         announcing: relay::Announcing::default(),
         outlet: relay::Outlet::new(RELAY.parse().unwrap()),
         metrics,

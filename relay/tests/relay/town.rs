@@ -1,5 +1,6 @@
 //! A relay in a folder, a cloud that records what it gets and answers as it is told, and clients.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -12,6 +13,7 @@ use parking_lot::Mutex;
 use relay::{CloudConfig, Config, Outlet, Parts, Relay};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use wire::index::{Index, IndexEntry, Reply};
 use wire::{Announcement, Command, Epoch, EpochSecret, Intervals, Operation, Receipt, RunBuilder, UpFrame};
 
 /// Longer than anything here takes; a test that reaches it has failed.
@@ -171,7 +173,17 @@ struct Shared {
     verdict: Mutex<Verdict>,
     /// Whether frames that are taken are receipted at once.
     receipts: Mutex<bool>,
+    mirror: Mutex<Mirror>,
+    replies: Mutex<Vec<Reply>>,
     hub: OnceLock<Hub>,
+}
+
+/// The index as a cloud keeps it.
+#[derive(Default)]
+struct Mirror {
+    entries: BTreeMap<u64, IndexEntry>,
+    sums: usize,
+    pages: usize,
 }
 
 impl Cloud {
@@ -185,6 +197,8 @@ impl Cloud {
             seen: Mutex::default(),
             verdict: Mutex::new(Box::new(|_| Ok(()))),
             receipts: Mutex::new(true),
+            mirror: Mutex::default(),
+            replies: Mutex::default(),
             hub: OnceLock::new(),
         });
         let settings =
@@ -232,6 +246,33 @@ impl Cloud {
         self.seen()
     }
 
+    /// The chunks that the relay keeps, as far as this cloud knows.
+    pub fn index(&self) -> Vec<IndexEntry> {
+        self.shared.mirror.lock().entries.values().cloned().collect()
+    }
+
+    /// Messages about the index: sums, pages.
+    pub fn index_messages(&self) -> (usize, usize) {
+        let mirror = self.shared.mirror.lock();
+        (mirror.sums, mirror.pages)
+    }
+
+    /// Makes the index wrong.
+    pub fn spoil_index(&self, spoil: impl FnOnce(&mut BTreeMap<u64, IndexEntry>)) {
+        spoil(&mut self.shared.mirror.lock().entries);
+    }
+
+    /// The answer to a command.
+    pub async fn reply(&self, command: u64) -> Reply {
+        let mut found = None;
+        eventually("a reply", async || {
+            found = self.shared.replies.lock().iter().find(|reply| reply.command == command).cloned();
+            found.is_some()
+        })
+        .await;
+        found.unwrap()
+    }
+
     pub async fn receipt(&self, epoch: Epoch, numbers: &[(u64, u64)]) {
         self.say_receipt(Receipt { relay_epoch: epoch, numbers: numbers.iter().copied().collect() }).await;
     }
@@ -263,7 +304,18 @@ impl Intake for CloudIntake {
 
 impl IntakeSession for CloudIntake {
     fn offer(&mut self, offer: Offer<'_>) -> Result<(), Refusal> {
-        assert_eq!(offer.topic, format!("up/{RELAY}/frames"));
+        match offer.topic.strip_prefix(&format!("up/{RELAY}/")) {
+            Some("frames") => {}
+            Some("index") => {
+                self.note(&Index::parse(offer.payload).expect("a relay says valid things about its index"));
+                return Ok(());
+            }
+            Some("reply") => {
+                self.0.replies.lock().push(Reply::parse(offer.payload).expect("a relay sends valid replies"));
+                return Ok(());
+            }
+            _ => panic!("{} is none of a relay's topics", offer.topic),
+        }
         let seen = Seen::read(offer.payload);
         let verdict = (self.0.verdict.lock())(&seen);
         if verdict.is_ok() && *self.0.receipts.lock() {
@@ -279,6 +331,35 @@ impl IntakeSession for CloudIntake {
 
     fn commit(&mut self) -> Option<Commit> {
         None
+    }
+}
+
+impl CloudIntake {
+    /// As a cloud does: a page replaces its stretch, sums that differ are asked about.
+    fn note(&self, said: &Index) {
+        let mirror = &mut *self.0.mirror.lock();
+        match said {
+            Index::Page { stretch, entries, .. } => {
+                mirror.pages += 1;
+                mirror.entries.retain(|number, _| !stretch.holds(*number));
+                mirror.entries.extend(entries.iter().map(|entry| (entry.chunk, entry.clone())));
+            }
+            Index::Sums { stretches, .. } => {
+                mirror.sums += 1;
+                let differs = |stretch: wire::index::Stretch, count: u64, sum: wire::Digest| {
+                    let own: Vec<_> = mirror.entries.range(stretch.after + 1..=stretch.through).map(|(_, entry)| entry).collect();
+                    own.len() as u64 != count || wire::index::sum(own) != sum
+                };
+                let stretches: Vec<_> = stretches.iter().filter(|(s, n, sum)| differs(*s, *n, *sum)).map(|(s, ..)| *s).collect();
+                if !stretches.is_empty() {
+                    let hub = self.0.hub.get().unwrap().clone();
+                    let command = Command::Index { id: 1, stretches }.encode();
+                    tokio::spawn(async move {
+                        hub.publish(Message::new(format!("down/{RELAY}/commands"), command).qos(1)).await;
+                    });
+                }
+            }
+        }
     }
 }
 
