@@ -1,10 +1,12 @@
-//! `forebay query`: past readings, as a table, CSV or JSON lines.
+//! `forebay query`: past readings, as a table, CSV or JSON lines; what relays keep is pulled for it.
+//!
+//! Exit code 0: all that was asked for, or as many as `--limit` says; 1: the answer is incomplete, and stderr says what is missing.
 
 use std::io::Write;
 
 use anyhow::Context;
 use chassis::Exit;
-use cloud::completeness::Completeness;
+use cloud::completeness::{Completeness, Missing, Reason};
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -14,8 +16,15 @@ use crate::http::Cloud;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The series, like cityA/meter-0017/power/active.
-    series: wire::Series,
+    /// One series, like cityA/meter-0017/power/active.
+    #[arg(required_unless_present_any = ["filter", "tags"])]
+    series: Option<wire::Series>,
+    /// All series that a filter matches, like cityA/+/power/#, as far as you may query them.
+    #[arg(long, conflicts_with = "series")]
+    filter: Option<String>,
+    /// The series of all sensors that have these tags, like residential,h0; with --filter only those that it matches.
+    #[arg(long, conflicts_with = "series")]
+    tags: Option<String>,
     /// Earliest time, RFC 3339, like 2016-01-01T00:00:00Z.
     #[arg(long)]
     from: Option<String>,
@@ -25,6 +34,9 @@ pub(crate) struct Args {
     /// End after this many readings.
     #[arg(long, default_value_t = 1000)]
     limit: u64,
+    /// Go on where an answer that --limit ended had stopped.
+    #[arg(long)]
+    cursor: Option<String>,
     /// How the readings are printed.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -78,11 +90,20 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
 
 async fn ask(args: Args) -> anyhow::Result<Exit> {
     let mut printer = Printer::new(args.format);
-    let mut cursor: Option<String> = None;
+    let series = args.series.as_ref().map(ToString::to_string);
+    let mut cursor = args.cursor.clone();
     let mut left = args.limit;
+    let mut exit = Exit::Ok;
     while left > 0 {
-        let mut parameters = vec![("series", args.series.to_string()), ("limit", left.min(PAGE_LIMIT).to_string())];
-        let optional = [("from", &args.from), ("to", &args.to), ("cursor", &cursor)];
+        let mut parameters = vec![("limit", left.min(PAGE_LIMIT).to_string())];
+        let optional = [
+            ("series", &series),
+            ("filter", &args.filter),
+            ("tags", &args.tags),
+            ("from", &args.from),
+            ("to", &args.to),
+            ("cursor", &cursor),
+        ];
         parameters.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))));
         let request = args.cloud.request(Method::GET, "/api/v1/records")?.query(&parameters);
         let page: Page = args.cloud.send(request).await?.json().await.context("the cloud's answer can't be read")?;
@@ -92,29 +113,54 @@ async fn ask(args: Args) -> anyhow::Result<Exit> {
         }
         if let Some(warning) = page.completeness.as_ref().and_then(incomplete) {
             eprintln!("forebay: {warning}");
+            exit = Exit::Negative;
         }
         cursor = page.next_cursor;
         if cursor.is_none() {
             break;
         }
     }
-    Ok(Exit::Ok)
+    if let Some(cursor) = cursor {
+        eprintln!("forebay: more readings follow; go on with --cursor '{cursor}', or raise --limit");
+    }
+    Ok(exit)
 }
 
 /// What to say about an answer that lacks records.
 fn incomplete(answer: &Completeness) -> Option<String> {
-    /// Gaps that are named; the others are counted.
+    /// Ranges that are named; the others are counted.
     const NAMED: usize = 5;
     if answer.complete {
         return None;
     }
-    let mut gaps: Vec<String> =
-        answer.missing.iter().take(NAMED).map(|gap| format!("{}.{} to {}", gap.epoch, gap.from_seq, gap.to_seq)).collect();
-    let more = (answer.missing.len() - gaps.len()) as u64 + answer.more_gaps;
+    let mut ranges: Vec<String> = answer.missing.iter().take(NAMED).map(range).collect();
+    let more = (answer.missing.len() - ranges.len()) as u64 + answer.more_gaps;
     if more > 0 {
-        gaps.push(format!("{more} more gaps"));
+        ranges.push(format!("{more} more ranges"));
     }
-    Some(format!("warning: the answer is incomplete; missing: {}; forebay gaps shows all", gaps.join(", ")))
+    if answer.changed_meanwhile {
+        ranges.push("records that came from relays behind the walk: ask again".to_owned());
+    }
+    Some(format!("warning: the answer is incomplete; missing: {}", ranges.join(", ")))
+}
+
+/// One range, and why it is missing.
+fn range(missing: &Missing) -> String {
+    let series = missing.series.as_ref().map_or(String::new(), |series| format!("{series}@"));
+    let relay = || missing.relay.as_ref().map_or("a relay".to_owned(), ToString::to_string);
+    let why = match missing.reason {
+        Reason::Gap => "a gap".to_owned(),
+        Reason::Tombstone => match &missing.tombstone {
+            Some(tombstone) => format!("given up: {}", tombstone.why),
+            None => "given up".to_owned(),
+        },
+        Reason::RelayUnreachable => format!("{} keeps them and can't be reached", relay()),
+        Reason::AtRelay => format!("{} keeps them and did not bring them in time", relay()),
+        Reason::OnTheWay => format!("on the way from {}", relay()),
+        Reason::RelayRebuilt => format!("{} had them in a database that is gone", relay()),
+        Reason::Mismatch => format!("{} brought them with another content than it had announced", relay()),
+    };
+    format!("{series}{}.{} to {} ({why})", missing.epoch, missing.from_seq, missing.to_seq)
 }
 
 /// Prints rows in one of the formats.
@@ -185,8 +231,12 @@ mod tests {
         assert_eq!(warning(r#"{"complete":true}"#), None);
         let gap = r#"{"epoch":"9f","from_seq":4,"to_seq":6,"reason":"gap"}"#;
         let one = warning(&format!(r#"{{"complete":false,"missing":[{gap}]}}"#)).unwrap();
-        assert_eq!(one, "warning: the answer is incomplete; missing: 9f.4 to 6; forebay gaps shows all");
+        assert_eq!(one, "warning: the answer is incomplete; missing: 9f.4 to 6 (a gap)");
+        let away = r#"{"series":"a/b/c","epoch":"9f","from_seq":4,"to_seq":6,"reason":"relay-unreachable","relay":"relay-2"}"#;
+        let one = warning(&format!(r#"{{"complete":false,"missing":[{away}]}}"#)).unwrap();
+        assert!(one.ends_with("a/b/c@9f.4 to 6 (relay-2 keeps them and can't be reached)"), "{one}");
+        assert!(warning(r#"{"complete":false,"changed_meanwhile":true}"#).unwrap().ends_with("ask again"));
         let many = warning(&format!(r#"{{"complete":false,"missing":[{gap},{gap},{gap},{gap},{gap},{gap}],"more_gaps":3}}"#));
-        assert!(many.unwrap().contains("9f.4 to 6, 4 more gaps;"));
+        assert!(many.unwrap().contains("9f.4 to 6 (a gap), 4 more ranges"));
     }
 }

@@ -14,9 +14,10 @@ use tokio::task::JoinSet;
 use wire::Topic;
 use wire::grants::Action;
 
-use crate::history::{Ask, History, Query, Viewer};
+use crate::history::{History, Viewer};
 use crate::metrics::{Face, Metrics, Outcome};
 use crate::problem::{PROBLEM_TYPE, Problem};
+use crate::question::{Ask, Query};
 
 /// A question that is accepted, or the problem with it, on the way to its answer.
 pub(crate) struct Question {

@@ -4,7 +4,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anchor::worker::{Anchoring, Worker};
@@ -17,17 +16,22 @@ use tokio::sync::mpsc;
 
 use crate::anchoring::{Anchored, Chunks};
 use crate::answers::{self, Desk, Question};
+use crate::commands::Commands;
 use crate::config::{Config, ConfigError};
 use crate::groups::{Book, BookError, Fence, Groups, HEARD_MAX, Keeper};
 use crate::history::History;
 use crate::http::identity::Identities;
 use crate::http::{self, Api};
+use crate::index::{self, Index};
 use crate::ingest::{self, CloudIntake, Seen};
 use crate::late::Late;
 use crate::live::Live;
 use crate::metrics::Metrics;
+use crate::pull::{self, Pulls};
 use crate::receipts::{self, Batcher, COMMITTED_MAX, Committed};
 
+/// Answers over MQTT that are worked on at the same time, for each reader: most of them wait for relays, not for the archive.
+const ANSWERS_A_READER: usize = 16;
 /// How often the archive is asked to close what is due.
 const HOUSEKEEPING: Duration = Duration::from_millis(250);
 /// How long connections may take to finish the packets in hand.
@@ -67,6 +71,15 @@ pub enum StartError {
     /// The terms of groups can't be read.
     #[error("groups can't be set up")]
     Groups(#[from] BookError),
+    /// The index can't be opened.
+    #[error("the index in {} can't be opened", data.display())]
+    Index {
+        /// The folder.
+        data: PathBuf,
+        /// Why.
+        #[source]
+        source: index::OpenError,
+    },
     /// Anchoring can't be set up.
     #[error("anchoring can't be set up")]
     Anchor(#[from] anchor::worker::StartError),
@@ -96,7 +109,7 @@ pub struct Cloud {
     http_connections_max: usize,
     routes: Router,
     history: History,
-    readers: usize,
+    answers_at_once: usize,
     questions: mpsc::Receiver<Question>,
     committed: mpsc::Receiver<Committed>,
     batcher: Batcher,
@@ -129,7 +142,16 @@ impl Cloud {
                 Some(Worker::start(config, source, clock.clone(), &registry)?)
             }
         };
-        let history = History::new(archive.clone(), policy.clone(), clock.clone(), &config.history);
+        let commands = Commands::new(clock.now());
+        let index = open_index(&config, &clock, &commands, &metrics).await?;
+        let limits = pull::Limits {
+            all_max: config.history.pulls_max,
+            relay_max: config.history.pulls_relay_max,
+            wait: config.history.pull_wait.duration(),
+        };
+        let pulls = Pulls::new(limits, commands.clone(), archive.clone(), metrics.clone());
+        let stored = (index.clone(), pulls.clone());
+        let history = History::new(archive.clone(), stored, policy.clone(), clock.clone(), &config.history);
         let (desk, questions) = Desk::new(history.clone(), policy.clone(), clock.clone(), config.history.waiting_max);
         let (receipts, committed) = mpsc::channel(COMMITTED_MAX);
         let seen = Seen::default();
@@ -143,6 +165,8 @@ impl Cloud {
             live: live.clone(),
             fence,
             heard,
+            index,
+            pulls,
             seen: seen.clone(),
             metrics: metrics.clone(),
         }));
@@ -158,6 +182,7 @@ impl Cloud {
         };
         let broker_parts = broker::Parts { policy: policy.clone(), intake, feeds: None, clock: clock.clone(), registry };
         let broker = Broker::start(settings, broker_parts).await?;
+        commands.through(broker.hub());
         let api = Api {
             history: history.clone(),
             policy: policy.clone(),
@@ -168,8 +193,7 @@ impl Cloud {
             metrics: metrics.clone(),
             anchored: anchoring.as_ref().map(|anchoring| Anchored(anchoring.ledger().clone())),
             identities,
-            // Numbers of commands are for logs: those of the next run shall be others.
-            command: AtomicU64::new(u64::try_from(clock.now() / 1_000_000).unwrap_or(0)),
+            commands,
         };
         Ok(Self {
             archive,
@@ -179,7 +203,7 @@ impl Cloud {
             http_connections_max: config.history.connections_max,
             routes: http::routes(Arc::new(api)),
             history,
-            readers: config.history.readers,
+            answers_at_once: ANSWERS_A_READER * config.history.readers,
             questions,
             committed,
             batcher: Batcher::new(config.receipts.wait.duration(), config.receipts.frames_max),
@@ -219,6 +243,8 @@ impl Cloud {
         let hub = self.broker.hub();
         let archive = self.archive.clone();
         units.add("archive", Policy::Fatal, move |stop| keep(archive.clone(), stop));
+        let (archive, index) = (self.archive.clone(), self.history.index().clone());
+        units.add("index", Policy::Fatal, move |stop| keep_index(index.clone(), archive.clone(), stop));
         let (archive, clock) = (self.archive, self.clock);
         units.add("segments", Policy::Fatal, move |stop| close_segments(archive.clone(), clock.clone(), stop));
         add_once(units, "access", self.watch, |watch, stop| async move { watch.run(stop).await });
@@ -233,9 +259,9 @@ impl Cloud {
         add_once(units, "receipts", (self.committed, batcher), |(committed, batcher), stop| {
             receipts::send(committed, batcher, receipts_hub, metrics, stop)
         });
-        let (history, readers, answers_hub, metrics) = (self.history, self.readers, hub.clone(), self.metrics);
+        let (history, at_once, answers_hub, metrics) = (self.history, self.answers_at_once, hub.clone(), self.metrics);
         add_once(units, "answers", self.questions, move |questions, stop| {
-            answers::answer(questions, readers, history, answers_hub, metrics, stop)
+            answers::answer(questions, at_once, history, answers_hub, metrics, stop)
         });
         let leases_hub = hub.clone();
         add_once(units, "leases", self.keeper, |keeper, stop| keeper.run(leases_hub, stop));
@@ -297,6 +323,15 @@ async fn keep(archive: Archive, stop: Stop) -> Result<(), chassis::BoxError> {
     tokio::task::spawn_blocking(move || archive.stop()).await.map_err(Into::into)
 }
 
+/// Compares what comes with the index until told to stop, and closes it then; until then its failure is everybody's.
+async fn keep_index(index: Index, archive: Archive, stop: Stop) -> Result<(), chassis::BoxError> {
+    tokio::select! {
+        failure = index.failed() => return Err(failure.into()),
+        () = index::compare_left(index.clone(), archive, stop) => {}
+    }
+    tokio::task::spawn_blocking(move || index.stop()).await.map_err(Into::into)
+}
+
 /// Closes segments that are due, until told to stop.
 async fn close_segments(archive: Archive, clock: Arc<dyn Clock>, stop: Stop) -> Result<(), chassis::BoxError> {
     let mut ticks = tokio::time::interval(HOUSEKEEPING);
@@ -352,6 +387,21 @@ async fn open_groups(config: &Config, clock: &Arc<dyn Clock>) -> Result<(Groups,
         Groups::open(&configured, book, verified, clock)
     });
     opening.await.unwrap_or_else(|ended| std::panic::resume_unwind(ended.into_panic()))
+}
+
+/// Opens the index.
+async fn open_index(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    commands: &Commands,
+    metrics: &Metrics,
+) -> Result<Index, StartError> {
+    let (data, clock, commands, metrics) = (config.data.clone(), clock.clone(), commands.clone(), metrics.clone());
+    let sizes = (config.history.index_entries_max, config.history.readers);
+    let opening =
+        tokio::task::spawn_blocking(move || Index::open(&data, Arc::new(move || clock.now()), sizes, commands, metrics));
+    let opened = opening.await.unwrap_or_else(|ended| std::panic::resume_unwind(ended.into_panic()));
+    opened.map_err(|source| StartError::Index { data: config.data.clone(), source })
 }
 
 fn bytes(size: chassis::Size) -> usize {

@@ -142,11 +142,29 @@ pub struct History {
     pub waiting_max: usize,
     /// HTTP connections at once; one more waits to be accepted.
     pub connections_max: usize,
+    /// How long a page waits for relays to bring what they keep; a relay that was asked in vain is left alone for as long.
+    pub pull_wait: Span,
+    /// Pulls under way at the same time; the others wait.
+    pub pulls_max: usize,
+    /// Pulls under way at one relay; the others wait.
+    pub pulls_relay_max: usize,
+    /// Entries of the index, at most: chunks of all relays. A page above it is refused with "quota exceeded".
+    pub index_entries_max: u64,
 }
 
 impl Default for History {
     fn default() -> Self {
-        Self { page_records_max: 10_000, page_bytes: Size::mib(4), readers: 4, waiting_max: 256, connections_max: 1_024 }
+        Self {
+            page_records_max: 10_000,
+            page_bytes: Size::mib(4),
+            readers: 4,
+            waiting_max: 256,
+            connections_max: 1_024,
+            pull_wait: Span::seconds(5),
+            pulls_max: 64,
+            pulls_relay_max: 4,
+            index_entries_max: 10_000_000,
+        }
     }
 }
 
@@ -271,6 +289,10 @@ impl Config {
             ("history.readers", self.history.readers as u64),
             ("history.waiting_max", self.history.waiting_max as u64),
             ("history.connections_max", self.history.connections_max as u64),
+            ("history.pull_wait", u64::from(!self.history.pull_wait.duration().is_zero())),
+            ("history.pulls_max", self.history.pulls_max as u64),
+            ("history.pulls_relay_max", self.history.pulls_relay_max as u64),
+            ("history.index_entries_max", self.history.index_entries_max),
         ] {
             if value == 0 {
                 return range(field, "must not be zero");

@@ -185,10 +185,10 @@ fn page(archive: &Archive, names: &[Series], limit: usize) -> Result<LedgerPage,
 
 /// The tombstones of the sensor at hand.
 #[derive(Default)]
-struct OfSensor(Option<(SensorId, Graves)>);
+pub(crate) struct OfSensor(Option<(SensorId, Graves)>);
 
 impl OfSensor {
-    fn graves(&mut self, archive: &Archive, series: &Series) -> Result<&Graves, ReadError> {
+    pub(crate) fn graves(&mut self, archive: &Archive, series: &Series) -> Result<&Graves, ReadError> {
         let sensor = series.sensor_id();
         let known = match self.0.take() {
             Some(known) if known.0 == sensor => known,

@@ -1,26 +1,28 @@
-//! Past readings, page by page, for those who may see them (A11).
+//! Past readings, page by page, for those who may see them (A11), from the archive and, through it, from relays (A12).
 //!
 //! Every read takes a [`Viewer`], and the verdict on it is asked here, for HTTP and MQTT alike: there is no way to the archive's
 //! records beside it, and no viewer that means everyone.
 
 use std::sync::Arc;
 
-use archive::{Archive, Cursor, Scan};
+use archive::Archive;
 use broker::Policy;
 use chassis::Clock;
-use serde::Deserialize;
 use tokio::sync::Semaphore;
 use wire::grants::{Action, Subject};
-use wire::{At, RecordKey, Series, Topic};
+use wire::{RecordKey, Series, Topic, filter};
 
-use crate::completeness::Completeness;
+use crate::completeness::{Completeness, Judge};
 use crate::config;
-use crate::moment;
+use crate::index::{Index, LookFault};
 use crate::problem::Problem;
+use crate::pull::Pulls;
+use crate::question::{Ask, Query, Wanted};
 use crate::reading::{Page, Reading};
+use crate::walk::Walk;
 
-/// Records that are read before it is known how large they are.
-const FIRST_PIECE: usize = 256;
+/// Series whose records are pulled and read together, at most; the first of a page alone, then twice as many each time.
+const SERIES_AT_ONCE: usize = 32;
 
 /// Who asks: an identity that the MQTT or the HTTP face has verified. What it may see is asked of the grants at each read.
 #[derive(Debug, Clone)]
@@ -46,119 +48,12 @@ impl Viewer {
     }
 }
 
-/// A question as it was asked: `{"series", "from", "to", "limit", "cursor"}`. Only `series` is needed.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Ask {
-    /// The series, `area/sensor/stream`.
-    pub series: Option<String>,
-    /// Earliest generation time, RFC 3339 or nanoseconds since 1970.
-    pub from: Option<Scalar>,
-    /// First generation time that is no longer wanted, RFC 3339 or nanoseconds since 1970.
-    pub to: Option<Scalar>,
-    /// Records wanted, at most; what is above the limit of the cloud is cut to it.
-    pub limit: Option<Scalar>,
-    /// `next_cursor` of the page before.
-    pub cursor: Option<String>,
-}
-
-/// A number, or text that may be one: JSON has both, a URL only text.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
-pub enum Scalar {
-    /// A number.
-    Number(u64),
-    /// Text.
-    Text(String),
-}
-
-impl Scalar {
-    fn moment(&self) -> Result<At, String> {
-        match self {
-            Self::Number(nanos) => At::try_from(*nanos).map_err(|_| moment::MomentFault.to_string()),
-            Self::Text(text) => moment::parse(text).map_err(|fault| fault.to_string()),
-        }
-    }
-
-    fn number(&self) -> Option<u64> {
-        match self {
-            Self::Number(number) => Some(*number),
-            Self::Text(text) => text.parse().ok(),
-        }
-    }
-}
-
-impl Ask {
-    /// The question of `name=value` pairs of a URL.
-    ///
-    /// # Errors
-    /// A name that is unknown, or given twice.
-    pub fn from_pairs(pairs: Vec<(String, String)>) -> Result<Self, Problem> {
-        let mut ask = Self::default();
-        for (name, value) in pairs {
-            let before = match name.as_str() {
-                "series" => ask.series.replace(value).is_some(),
-                "from" => ask.from.replace(Scalar::Text(value)).is_some(),
-                "to" => ask.to.replace(Scalar::Text(value)).is_some(),
-                "limit" => ask.limit.replace(Scalar::Text(value)).is_some(),
-                "cursor" => ask.cursor.replace(value).is_some(),
-                _ => return Err(Problem::field(&name, "is unknown; there are series, from, to, limit and cursor")),
-            };
-            if before {
-                return Err(Problem::field(&name, "is given twice"));
-            }
-        }
-        Ok(ask)
-    }
-}
-
-/// A question that makes sense.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Query {
-    series: Series,
-    from: At,
-    to: At,
-    limit: usize,
-    after: Option<Cursor>,
-}
-
-impl Query {
-    /// Checks a question; pages hold at most `records_max` records.
-    ///
-    /// # Errors
-    /// A problem that names the field and the fix.
-    pub fn new(ask: &Ask, records_max: usize) -> Result<Self, Problem> {
-        let series =
-            ask.series.as_deref().ok_or_else(|| Problem::field("series", "is missing; name one, like cityA/meter-1/power"))?;
-        let series = series.parse().map_err(|fault: wire::IdFault| Problem::field("series", fault.to_string()))?;
-        let time = |field: &str, value: &Option<Scalar>, otherwise| match value {
-            Some(value) => value.moment().map_err(|problem| Problem::field(field, problem)),
-            None => Ok(otherwise),
-        };
-        let (from, to) = (time("from", &ask.from, 0)?, time("to", &ask.to, At::MAX)?);
-        if from >= to {
-            return Err(Problem::field("to", "is not after from"));
-        }
-        let limit = match ask.limit.as_ref().map(Scalar::number) {
-            None => records_max,
-            Some(Some(limit)) if limit > 0 => usize::try_from(limit).unwrap_or(records_max).min(records_max),
-            Some(_) => return Err(Problem::field("limit", "is not a whole number of at least 1")),
-        };
-        let after = ask.cursor.as_deref().map(str::parse).transpose();
-        let after = after.map_err(|fault: archive::CursorFault| Problem::field("cursor", fault.to_string()))?;
-        Ok(Self { series, from, to, limit, after })
-    }
-
-    /// The series asked for.
-    pub fn series(&self) -> &Series {
-        &self.series
-    }
-}
-
-/// Reads the archive for viewers. Clones share the limit on readers.
+/// Reads archive and index for viewers. Clones share the limit on readers.
 #[derive(Clone)]
 pub struct History {
     archive: Archive,
+    index: Index,
+    pulls: Pulls,
     policy: Policy,
     clock: Arc<dyn Clock>,
     records_max: usize,
@@ -167,10 +62,18 @@ pub struct History {
 }
 
 impl History {
-    /// History of `archive` under `policy`.
-    pub fn new(archive: Archive, policy: Policy, clock: Arc<dyn Clock>, limits: &config::History) -> Self {
+    /// History of what is in `archive`, and of what `index` knows to be at relays, under `policy`.
+    pub(crate) fn new(
+        archive: Archive,
+        (index, pulls): (Index, Pulls),
+        policy: Policy,
+        clock: Arc<dyn Clock>,
+        limits: &config::History,
+    ) -> Self {
         Self {
             archive,
+            index,
+            pulls,
             policy,
             clock,
             records_max: limits.page_records_max,
@@ -179,13 +82,16 @@ impl History {
         }
     }
 
-    /// Checks a question of a viewer, and whether he may ask it.
+    /// Checks a question of a viewer, and whether he may ask it. A question about one series needs a grant for it; one about many is
+    /// answered as far as the grants go.
     ///
     /// # Errors
     /// The field that is wrong, or that no grant allows it. Touches no record.
     pub fn check(&self, viewer: &Viewer, ask: &Ask) -> Result<Query, Problem> {
         let query = Query::new(ask, self.records_max)?;
-        self.permit(viewer, &query.series)?;
+        if let Wanted::One(series) = &query.wanted {
+            self.permit(viewer, series)?;
+        }
         Ok(query)
     }
 
@@ -199,24 +105,107 @@ impl History {
         if verdict.is_allowed() { Ok(()) } else { Err(Problem::forbidden()) }
     }
 
-    /// The page that answers a query. Walking on with `next_cursor` shows everything that was held when the walk began, once;
-    /// a record that arrives meanwhile is shown if its time is not passed yet.
+    /// The page that answers a query, in order of series, then time, epoch and sequence number. When the walk comes to a series, what relays
+    /// keep of it is pulled first. Walking on with `next_cursor` shows everything that was held when the walk came by, once.
     ///
     /// # Errors
     /// No grant (asked again here, so that a query that waited does not outlive its grant), or the archive can't answer.
     pub async fn page(&self, viewer: &Viewer, query: Query) -> Result<Page, Problem> {
-        self.permit(viewer, &query.series)?;
-        let page_bytes = self.page_bytes;
-        self.read(move |archive| fill(archive, &query, page_bytes)).await
+        let names = self.names(viewer, &query).await?;
+        let deadline = self.pulls.deadline();
+        let entered = query.after.as_ref().map(|after| after.series.clone());
+        let start = entered.as_ref().map_or(0, |entered| names.partition_point(|name| name < entered));
+        let mut walk = Walk::new(query.clone(), self.page_bytes);
+        let (mut rest, mut at_once) = (&names[start..], 1);
+        while !rest.is_empty() {
+            let (now, behind) = rest.split_at(rest.len().min(at_once));
+            (rest, at_once) = (behind, SERIES_AT_ONCE.min(2 * at_once));
+            // A series that an earlier page began was pulled then.
+            let begun = usize::from(now.first() == entered.as_ref());
+            if self.bring(&now[begun..], query.range(), deadline).await? {
+                walk.passes();
+            }
+            let now = now.to_vec();
+            let filled = self.read(move |archive| {
+                let is_full = walk.fill(archive, &now)?;
+                Ok::<_, archive::ReadError>((walk, is_full))
+            });
+            let is_full;
+            (walk, is_full) = filled.await?;
+            if is_full {
+                return Ok(walk.full());
+            }
+        }
+        let has_passed = query.after.is_some_and(|after| after.has_passed);
+        let (before, received) = (names[..start].to_vec(), walk.take_received());
+        let completeness = self.judge(query.wanted, (query.from, query.to), before, received, has_passed).await?;
+        Ok(walk.last(completeness))
     }
 
-    /// One record by its key; `None` when it is not in the archive.
+    /// Series that a query is about and the viewer may see; sorted.
+    async fn names(&self, viewer: &Viewer, query: &Query) -> Result<Vec<Series>, Problem> {
+        let (pattern, tags) = match &query.wanted {
+            Wanted::One(series) => {
+                self.permit(viewer, series)?;
+                return Ok(vec![series.clone()]);
+            }
+            Wanted::Like { filter, tags } => (filter.clone(), tags.clone()),
+        };
+        let (history, viewer) = (self.clone(), viewer.clone());
+        self.read(move |archive| {
+            let mut names = history.index.series(|name| filter::matches(&pattern, name))?;
+            names.extend(archive.series_like(&pattern));
+            if !tags.is_empty() {
+                let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
+                let sensors = history.policy.sensors_tagged(&tags, None);
+                names.retain(|name| sensors.binary_search(&name.sensor_id()).is_ok());
+            }
+            names.retain(|name| history.permit(&viewer, name).is_ok());
+            Ok::<_, LookFault>(names.into_iter().collect())
+        })
+        .await
+    }
+
+    /// What is missing from an answer: of the series of earlier pages as things stand now, of those of this page by what was received
+    /// before they were read.
+    async fn judge(
+        &self,
+        wanted: Wanted,
+        range: (wire::At, wire::At),
+        before: Vec<Series>,
+        received: Vec<(Series, crate::walk::Received)>,
+        has_passed: bool,
+    ) -> Result<Completeness, Problem> {
+        let history = self.clone();
+        self.read(move |archive| {
+            let reaches = |relay: &wire::RelayId| history.pulls.reaches(relay);
+            let names = matches!(wanted, Wanted::Like { .. });
+            let mut judge = Judge::new((archive, &history.index), &reaches, range, names);
+            for names in before.chunks(SERIES_AT_ONCE) {
+                for (series, received) in names.iter().zip(archive.received(names)?) {
+                    judge.series(series, &received)?;
+                }
+            }
+            for (series, received) in received {
+                judge.series(&series, &received)?;
+            }
+            Ok::<_, LookFault>(judge.end(has_passed))
+        })
+        .await
+    }
+
+    /// One record by its key, pulled from a relay if one has stated it; `None` when it is not to be had.
     ///
     /// # Errors
     /// No grant, or the archive can't answer.
     pub async fn record(&self, viewer: &Viewer, key: RecordKey) -> Result<Option<Reading>, Problem> {
         self.permit(viewer, &key.series)?;
-        let entry = self.read(move |archive| archive.get(&key)).await?;
+        let get = |key: RecordKey| self.read(move |archive| archive.get(&key));
+        let mut entry = get(key.clone()).await?;
+        if entry.is_none() {
+            self.bring_one(&key).await?;
+            entry = get(key).await?;
+        }
         Ok(entry.map(|entry| Reading::new(entry.record, entry.via)))
     }
 
@@ -225,10 +214,20 @@ impl History {
         &self.archive
     }
 
+    /// The index.
+    pub(crate) fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// What asks relays.
+    pub(crate) fn pulls(&self) -> &Pulls {
+        &self.pulls
+    }
+
     /// Reads on a thread where waiting for the disk hurts nobody, so many at a time.
-    pub(crate) async fn read<T: Send + 'static>(
+    pub(crate) async fn read<T: Send + 'static, E: std::error::Error + Send + 'static>(
         &self,
-        read: impl FnOnce(&Archive) -> Result<T, archive::ReadError> + Send + 'static,
+        read: impl FnOnce(&Archive) -> Result<T, E> + Send + 'static,
     ) -> Result<T, Problem> {
         let permit = self.readers.clone().acquire_owned().await.map_err(|_| Problem::unavailable())?;
         let archive = self.archive.clone();
@@ -247,83 +246,5 @@ impl History {
                 Err(Problem::unavailable())
             }
         }
-    }
-}
-
-/// Reads a page, in pieces: whoever asks for many records does not know how large they are, and they must not all be in memory.
-fn fill(archive: &Archive, query: &Query, page_bytes: usize) -> Result<Page, archive::ReadError> {
-    // Before the records: see `Completeness::judge`.
-    let held = archive.received(std::slice::from_ref(&query.series))?.pop().unwrap_or_default();
-    let mut page = Page { records: Vec::new(), next_cursor: None, completeness: None };
-    let (mut bytes, mut last, mut piece) = (0, query.after, FIRST_PIECE);
-    loop {
-        // One more than wanted shows whether anything follows.
-        let limit = (query.limit + 1 - page.records.len()).min(piece);
-        let scan = Scan { series: query.series.clone(), from: query.from, to: query.to, after: last, limit };
-        let entries = archive.scan(&scan)?;
-        let is_all = entries.len() < limit;
-        for entry in entries {
-            bytes += json_bytes(&entry.record);
-            if page.records.len() == query.limit || (bytes > page_bytes && !page.records.is_empty()) {
-                page.next_cursor = last.map(|last| last.to_string());
-                return Ok(page);
-            }
-            last = Some(Cursor::after(&entry.record));
-            page.records.push(Reading::new(entry.record, entry.via));
-        }
-        if is_all {
-            page.completeness = Some(Completeness::judge(archive, &query.series, (query.from, query.to), &held)?);
-            return Ok(page);
-        }
-        // As many as should fill the page, judged by those before.
-        let mean = (bytes / page.records.len().max(1)).max(1);
-        piece = page_bytes.saturating_sub(bytes) / mean + 1;
-    }
-}
-
-/// At most so many bytes is a record in JSON: each byte of text takes at most two there (a quote or backslash), base64 fewer.
-fn json_bytes(record: &wire::Record) -> usize {
-    2 * record.payload.len() + 2 * record.key.series.as_str().len() + 256
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ask(json: &str) -> Result<Query, Problem> {
-        Query::new(&serde_json::from_str(json).unwrap(), 100)
-    }
-
-    #[test]
-    fn a_question_that_makes_sense() {
-        let query =
-            ask(r#"{"series":"a/b/c","from":"1970-01-01T00:00:01Z","to":2000000000,"limit":7,"cursor":"1~5~9f~3"}"#).unwrap();
-        assert_eq!((query.from, query.to, query.limit), (1_000_000_000, 2_000_000_000, 7));
-        assert_eq!(query.after.map(|after| after.to_string()).as_deref(), Some("1~5~9f~3"));
-        let query = ask(r#"{"series":"a/b/c","limit":100000}"#).unwrap();
-        assert_eq!((query.from, query.to, query.limit), (0, At::MAX, 100));
-        let pairs = [("series", "a/b/c"), ("limit", "7")].map(|(name, value)| (name.to_owned(), value.to_owned()));
-        assert_eq!(Query::new(&Ask::from_pairs(pairs.to_vec()).unwrap(), 100).unwrap().limit, 7);
-    }
-
-    #[test]
-    fn each_problem_names_its_field() {
-        for (json, field) in [
-            ("{}", "series"),
-            (r#"{"series":"a/#"}"#, "series"),
-            (r#"{"series":"a/b/c","from":"noon"}"#, "from"),
-            (r#"{"series":"a/b/c","from":5,"to":5}"#, "to"),
-            (r#"{"series":"a/b/c","to":"-1"}"#, "to"),
-            (r#"{"series":"a/b/c","limit":0}"#, "limit"),
-            (r#"{"series":"a/b/c","limit":"many"}"#, "limit"),
-            (r#"{"series":"a/b/c","cursor":"1~5~09f~3"}"#, "cursor"),
-            (r#"{"series":"a/b/c","cursor":""}"#, "cursor"),
-        ] {
-            assert_eq!(ask(json).unwrap_err().field.as_deref(), Some(field), "{json}");
-        }
-        assert!(serde_json::from_str::<Ask>(r#"{"series":"a/b/c","form":1}"#).is_err());
-        let pair = |name: &str| (name.to_owned(), "1".to_owned());
-        assert_eq!(Ask::from_pairs(vec![pair("form")]).unwrap_err().field.as_deref(), Some("form"));
-        assert_eq!(Ask::from_pairs(vec![pair("to"), pair("to")]).unwrap_err().field.as_deref(), Some("to"));
     }
 }

@@ -21,9 +21,11 @@ use wire::{Fault, RelayId, Topic, UpFrame};
 
 use crate::answers::Desk;
 use crate::groups::{Fence, Heard, Speaker};
+use crate::index::{Index, Noting};
 use crate::late::{Late, LateRuns};
 use crate::live::Live;
 use crate::metrics::{Beat, Metrics, Reason};
+use crate::pull::Pulls;
 use crate::receipts::Committed;
 
 /// First levels of the topics that nobody may use freely at a cloud: what is published there comes here.
@@ -53,6 +55,10 @@ pub(crate) struct Shared {
     pub(crate) fence: Fence,
     /// Heartbeats.
     pub(crate) heard: mpsc::Sender<Heard>,
+    /// What relays keep.
+    pub(crate) index: Index,
+    /// What they were asked for.
+    pub(crate) pulls: Pulls,
     /// Relays that have sent frames.
     pub(crate) seen: Seen,
     /// Counters.
@@ -73,7 +79,7 @@ impl Intake for CloudIntake {
     }
 
     fn open(&self, client: &Client) -> Box<dyn IntakeSession> {
-        Box::new(Session { shared: self.shared.clone(), client: client.clone(), offered: Vec::new() })
+        Box::new(Session { shared: self.shared.clone(), client: client.clone(), offered: Vec::new(), noted: Vec::new() })
     }
 }
 
@@ -82,6 +88,7 @@ struct Session {
     shared: Arc<Shared>,
     client: Client,
     offered: Vec<Offered>,
+    noted: Vec<Noting>,
 }
 
 /// A frame on its way into the archive.
@@ -139,6 +146,28 @@ impl Session {
         self.shared.metrics.heartbeat(Beat::Refused);
         Err(Refusal::Unavailable)
     }
+
+    /// What a relay says of its chunks; acknowledged after the commit of the index.
+    fn index(&mut self, relay: SegmentName<'_>, payload: &[u8]) -> Result<(), Refusal> {
+        let relay = self.speaker(relay)?;
+        self.noted.push(self.shared.index.note(&relay, payload)?);
+        self.shared.pulls.heard(&relay);
+        Ok(())
+    }
+
+    /// How an order went. It waits for no commit: what it tells is kept nowhere.
+    fn reply(&self, relay: SegmentName<'_>, payload: &[u8]) -> Result<(), Refusal> {
+        self.shared.pulls.replied(&self.speaker(relay)?, payload)
+    }
+
+    /// The relay that speaks on a topic, if this connection is its own or its proxy's. Who speaks for a relay without a group the grants
+    /// alone decide.
+    fn speaker(&self, relay: SegmentName<'_>) -> Result<RelayId, Refusal> {
+        let relay = relay.as_str().parse().map_err(|_| Refusal::TopicNameInvalid)?;
+        let (fence, user) = (&self.shared.fence, self.client.user.as_deref());
+        let may = fence.admits(&relay, 0, user) || fence.speaker(&relay, user).is_some();
+        if may { Ok(relay) } else { Err(Refusal::Unavailable) }
+    }
 }
 
 impl IntakeSession for Session {
@@ -146,12 +175,14 @@ impl IntakeSession for Session {
         let taken = match Topic::parse(offer.topic) {
             Ok(Topic::Up { relay, kind: Up::Frames }) => self.frame(relay, offer.payload),
             Ok(Topic::Up { relay, kind: Up::Stats }) => self.heartbeat(relay, offer.payload),
+            Ok(Topic::Up { relay, kind: Up::Index }) => self.index(relay, offer.payload),
+            Ok(Topic::Up { relay, kind: Up::Reply }) => self.reply(relay, offer.payload),
             Ok(Topic::Query { .. }) => self.shared.desk.take(&self.client, &offer),
             // Sensors talk to relays, and on data and down only the cloud itself speaks.
             Ok(Topic::Reading { .. } | Topic::Frame { .. } | Topic::Probe { .. } | Topic::Data { .. } | Topic::Down { .. }) => {
                 Err(Refusal::NotAuthorized)
             }
-            Ok(Topic::Up { .. } | Topic::Demand { .. } | Topic::Anchor { .. })
+            Ok(Topic::Demand { .. } | Topic::Anchor { .. })
             | Err(TopicFault::Foreign | TopicFault::Form { .. } | TopicFault::Name { .. }) => Err(Refusal::TopicNameInvalid),
         };
         if let Err(refusal) = taken {
@@ -161,20 +192,20 @@ impl IntakeSession for Session {
     }
 
     fn commit(&mut self) -> Option<Commit> {
-        if self.offered.is_empty() {
+        if self.offered.is_empty() && self.noted.is_empty() {
             return None;
         }
-        let offered = std::mem::take(&mut self.offered);
+        let (offered, noted) = (std::mem::take(&mut self.offered), std::mem::take(&mut self.noted));
         // A task of its own, because verdicts are counted, conflicts alarmed and receipts sent even if the relay hangs up now. It ends
         // with the writer's answer.
-        let verdicts = tokio::spawn(self.shared.clone().verdicts(offered));
+        let verdicts = tokio::spawn(self.shared.clone().verdicts(offered, noted));
         Some(Box::pin(async move { verdicts.await.unwrap_or(Err(Refusal::Unavailable)) }))
     }
 }
 
 impl Shared {
     /// Waits for the commits, in the order of the appends.
-    async fn verdicts(self: Arc<Self>, offered: Vec<Offered>) -> Result<(), Refusal> {
+    async fn verdicts(self: Arc<Self>, offered: Vec<Offered>, noted: Vec<Noting>) -> Result<(), Refusal> {
         let mut answer = Ok(());
         for Offered { from, late, appending } in offered {
             let appended = appending.await;
@@ -188,6 +219,12 @@ impl Shared {
                     self.metrics.refused(reason(refusal));
                     answer = Err(refusal);
                 }
+            }
+        }
+        for noting in noted {
+            if let Err(refusal) = noting.settle().await {
+                self.metrics.refused(reason(refusal));
+                answer = Err(refusal);
             }
         }
         answer
@@ -206,6 +243,7 @@ impl Shared {
             );
         }
         self.seen.count(&from.relay);
+        self.pulls.committed(&from.relay, from.relay_epoch, from.number);
         let FrameRef { relay, relay_epoch, number } = from;
         let again = appended.repeated || appended.new == 0;
         if self.receipts.try_send(Committed { relay, relay_epoch, number, again }).is_err() {

@@ -88,6 +88,14 @@ pub(crate) struct Metrics {
     pub(crate) frames_fenced: Counter,
     pub(crate) group_terms: Family<Ended, Counter>,
     pub(crate) group_heartbeats: Family<Beats, Counter>,
+    pub(crate) index_messages: Counter,
+    pub(crate) index_stretches_asked: Counter,
+    pub(crate) pulls_sent: Counter,
+    pub(crate) pulls_answered: Counter,
+    pub(crate) pulls_failed: Counter,
+    pub(crate) pulls_unanswered: Counter,
+    pub(crate) chunks_compared: Counter,
+    pub(crate) chunks_mismatched: Counter,
 }
 
 impl Metrics {
@@ -120,6 +128,23 @@ impl Metrics {
                 "cloud_group_heartbeats",
                 "Heartbeats of members of groups, by what became of them",
                 Family::default(),
+            ),
+            index_messages: registry.counter("cloud_index_messages", "Pages and sums of relays' indexes that were committed"),
+            index_stretches_asked: registry.counter(
+                "cloud_index_stretches_asked",
+                "Stretches of the index that differed from a relay's sums and were asked for",
+            ),
+            pulls_sent: registry.counter("cloud_pulls_sent", "Orders to relays to bring what they keep"),
+            pulls_answered: registry.counter("cloud_pulls_answered", "Pulls whose records are committed"),
+            pulls_failed: registry.counter("cloud_pulls_failed", "Pulls that the relay could not carry out"),
+            pulls_unanswered: registry.counter("cloud_pulls_unanswered", "Pulls whose records did not come in time"),
+            chunks_compared: registry.counter(
+                "cloud_chunks_compared",
+                "Chunks of relays whose records were compared with the root announced for them",
+            ),
+            chunks_mismatched: registry.counter(
+                "cloud_chunks_mismatched",
+                "Chunks of relays that came with another content than was announced: an alarm",
             ),
         }
     }

@@ -103,7 +103,8 @@ async fn garbage_to_every_intake_topic_changes_nothing_and_gets_a_reason() {
         for (topic, code) in [
             ("up/relay-1/frames", PAYLOAD_FORMAT_INVALID),
             ("query/relay-1", PAYLOAD_FORMAT_INVALID),
-            ("up/relay-1/index", TOPIC_NAME_INVALID),
+            ("up/relay-1/index", PAYLOAD_FORMAT_INVALID),
+            ("up/relay-1/reply", PAYLOAD_FORMAT_INVALID),
             ("up/relay-1/other", TOPIC_NAME_INVALID),
             ("up/relay-1", TOPIC_NAME_INVALID),
             ("query/a/b", TOPIC_NAME_INVALID),

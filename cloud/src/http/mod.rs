@@ -13,7 +13,6 @@ mod status;
 mod targets;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use axum::Router;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -23,6 +22,7 @@ use broker::{Hub, Policy};
 use chassis::Clock;
 
 use crate::anchoring::Anchored;
+use crate::commands::Commands;
 use crate::groups::Groups;
 use crate::history::History;
 use crate::ingest::Seen;
@@ -42,8 +42,7 @@ pub(crate) struct Api {
     pub(crate) metrics: Metrics,
     pub(crate) anchored: Option<Anchored>,
     pub(crate) identities: identity::Identities,
-    /// Number of the last command to a relay.
-    pub(crate) command: AtomicU64,
+    pub(crate) commands: Commands,
 }
 
 /// All paths.
@@ -58,6 +57,7 @@ pub(crate) fn routes(api: Arc<Api>) -> Router {
         .route("/api/v1/groups", get(groups::show))
         .route("/api/v1/status", get(status::show))
         .route("/api/v1/relays/{relay}/flush", post(relays::flush))
+        .route("/api/v1/relays/{relay}/give-up", post(relays::give_up))
         .method_not_allowed_fallback(|| async { Problem::method() })
         .fallback(|| async { Problem::not_found("there is no such path; the interface is under /api/v1") })
         .with_state(api)

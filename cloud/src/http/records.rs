@@ -1,4 +1,4 @@
-//! `GET /api/v1/records?series=&from=&to=&limit=&cursor=` and `GET /api/v1/records/{key}`.
+//! `GET /api/v1/records?series=&filter=&tags=&from=&to=&limit=&cursor=` and `GET /api/v1/records/{key}`.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use wire::RecordKey;
 
 use super::Api;
 use super::identity::Asker;
-use crate::history::Ask;
 use crate::metrics::{Face, Outcome};
 use crate::problem::Problem;
+use crate::question::Ask;
 use crate::reading::{Page, Reading};
 
-/// A page of one series.
+/// A page of one series, or of many.
 pub(super) async fn page(
     State(api): State<Arc<Api>>,
     Asker(viewer): Asker,
@@ -38,7 +38,7 @@ pub(super) async fn one(
 ) -> Result<Json<Reading>, Problem> {
     let key = read_key(&key)?;
     let reading = api.history.record(&viewer, key).await?;
-    reading.map(Json).ok_or_else(|| Problem::not_found("the archive does not hold this record"))
+    reading.map(Json).ok_or_else(|| Problem::not_found("neither the archive nor a relay that can be asked holds this record"))
 }
 
 /// The record key of a path.

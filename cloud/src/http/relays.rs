@@ -1,12 +1,11 @@
-//! `POST /api/v1/relays/{relay}/flush`: an order to hand over everything in the storage area.
+//! `POST /api/v1/relays/{relay}/flush`: an order to hand over everything in the storage area; `POST /api/v1/relays/{relay}/give-up`: what
+//! its older databases held is lost.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use broker::Message;
 use serde::Serialize;
 use wire::grants::Action;
 use wire::topics::Down;
@@ -14,6 +13,7 @@ use wire::{Command, RelayId, Topic};
 
 use super::Api;
 use super::identity::Asker;
+use crate::history::Viewer;
 use crate::problem::Problem;
 
 /// What was ordered. The answer of the relay is that the records come up as frames.
@@ -23,22 +23,49 @@ pub(super) struct Ordered {
     command: u64,
 }
 
+/// What was given up.
+#[derive(Debug, Serialize)]
+pub(super) struct GivenUp {
+    relay: RelayId,
+    chunks: u64,
+}
+
 /// Sends [`Command::Flush`]; needs a grant to publish on `down/{relay}/commands`.
 pub(super) async fn flush(
     State(api): State<Arc<Api>>,
     Asker(viewer): Asker,
     Path(relay): Path<String>,
 ) -> Result<(StatusCode, Json<Ordered>), Problem> {
+    let relay = permitted(&api, &viewer, &relay)?;
+    let command = api.commands.next();
+    if !api.commands.send(&relay, &Command::Flush { id: command }).await {
+        return Err(Problem::conflict(format!("relay {relay} is not connected; try again when it is")));
+    }
+    tracing::info!(%relay, command, user = viewer.subject().user, "a flush was ordered");
+    Ok((StatusCode::ACCEPTED, Json(Ordered { relay, command })))
+}
+
+/// Forgets the chunks that a relay had stated from databases that it does not have any more: answers call them missing no longer.
+pub(super) async fn give_up(
+    State(api): State<Arc<Api>>,
+    Asker(viewer): Asker,
+    Path(relay): Path<String>,
+) -> Result<Json<GivenUp>, Problem> {
+    let relay = permitted(&api, &viewer, &relay)?;
+    let chunks = api.history.index().give_up(relay.clone()).await.map_err(|fault| {
+        tracing::error!(%relay, %fault, "chunks could not be given up");
+        Problem::unavailable()
+    })?;
+    tracing::warn!(%relay, chunks, user = viewer.subject().user, "chunks of older databases of a relay were given up");
+    Ok(Json(GivenUp { relay, chunks }))
+}
+
+/// The relay, if the viewer may give it orders.
+fn permitted(api: &Api, viewer: &Viewer, relay: &str) -> Result<RelayId, Problem> {
     let relay: RelayId = relay.parse().map_err(|fault: wire::IdFault| Problem::field("relay", fault.to_string()))?;
     let topic = Topic::Down { relay: (&relay).into(), kind: Down::Commands }.to_string();
     if !api.policy.verdict(&viewer.subject(), Action::Publish, &topic, api.clock.now()).is_allowed() {
         return Err(Problem::forbidden());
     }
-    if !api.hub.wanted(&topic) {
-        return Err(Problem::conflict(format!("relay {relay} is not connected; try again when it is")));
-    }
-    let command = api.command.fetch_add(1, Ordering::Relaxed) + 1;
-    tracing::info!(%relay, command, user = viewer.subject().user, "a flush was ordered");
-    api.hub.publish(Message::new(topic, Command::Flush { id: command }.encode())).await;
-    Ok((StatusCode::ACCEPTED, Json(Ordered { relay, command })))
+    Ok(relay)
 }

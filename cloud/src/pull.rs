@@ -1,0 +1,228 @@
+//! Pull-through (A12): relays are asked for records that the archive lacks, and whoever asked waits for the commit of what they send.
+
+mod machine;
+mod through;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use archive::Archive;
+use broker::Refusal;
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+use tokio::sync::{Notify, watch};
+use wire::index::{Outcome, Reply};
+use wire::{Command, Epoch, Intervals, RelayId};
+
+use crate::commands::Commands;
+use crate::metrics::Metrics;
+pub(crate) use machine::{Ask, Limits};
+use machine::{Ending, Machine, Verdict};
+
+/// Asks relays. Clones share what is under way.
+#[derive(Clone)]
+pub(crate) struct Pulls(Arc<Inner>);
+
+struct Inner {
+    state: Mutex<State>,
+    /// Whether a frame's commit may be waited for; read for every frame.
+    awaits_frames: AtomicBool,
+    /// A pull has ended: there is room for another.
+    ended: Notify,
+    limits: Limits,
+    commands: Commands,
+    archive: Archive,
+    metrics: Metrics,
+}
+
+struct State {
+    machine: Machine,
+    waiters: FxHashMap<u64, watch::Sender<Option<Ending>>>,
+}
+
+/// What to do for an asker.
+enum Next {
+    Wait(watch::Receiver<Option<Ending>>),
+    GoOn,
+    Again,
+}
+
+impl Pulls {
+    /// Pulls within `limits`.
+    pub(crate) fn new(limits: Limits, commands: Commands, archive: Archive, metrics: Metrics) -> Self {
+        let state = State { machine: Machine::new(limits), waiters: FxHashMap::default() };
+        Self(Arc::new(Inner {
+            state: Mutex::new(state),
+            awaits_frames: AtomicBool::new(false),
+            ended: Notify::new(),
+            limits,
+            commands,
+            archive,
+            metrics,
+        }))
+    }
+
+    /// When somebody who asks now has waited long enough.
+    pub(crate) fn deadline(&self) -> Instant {
+        Instant::now() + self.0.limits.wait
+    }
+
+    /// Asks for all of it and waits, until `deadline` at the latest.
+    pub(crate) async fn fetch(&self, asks: Vec<Ask>, deadline: Instant) {
+        let asking: Vec<_> = asks
+            .into_iter()
+            .map(|ask| {
+                let pulls = self.clone();
+                tokio::spawn(async move { pulls.one(ask, deadline).await })
+            })
+            .collect();
+        for one in asking {
+            if let Err(error) = one.await {
+                tracing::error!(%error, "a pull ended without an answer");
+            }
+        }
+    }
+
+    /// Whether a relay can be asked: somebody listens for its orders, and it did not leave one unanswered a moment ago.
+    pub(crate) fn reaches(&self, relay: &RelayId) -> bool {
+        self.0.commands.reaches(relay) && !self.0.state.lock().machine.is_silent(relay, Instant::now())
+    }
+
+    /// Waits for the end of a pull that brings what is asked for. How it ended is seen in the archive.
+    async fn one(&self, ask: Ask, deadline: Instant) {
+        loop {
+            // Before the look, so that a pull which ends in between is noticed.
+            let mut room = std::pin::pin!(self.0.ended.notified());
+            room.as_mut().enable();
+            let now = Instant::now();
+            if now >= deadline {
+                return;
+            }
+            match self.next(&ask, now) {
+                Next::GoOn => return,
+                Next::Wait(mut ended) => {
+                    // Out of time or not: what is here by then is what is shown.
+                    let _ = tokio::time::timeout_at(deadline.into(), ended.wait_for(Option::is_some)).await;
+                    return;
+                }
+                Next::Again => {
+                    // Out of time or not: the loop looks.
+                    let _ = tokio::time::timeout_at(deadline.into(), room).await;
+                }
+            }
+        }
+    }
+
+    fn next(&self, ask: &Ask, now: Instant) -> Next {
+        let mut state = self.0.state.lock();
+        let id = self.0.commands.next();
+        match state.machine.ask(ask, id, now) {
+            Verdict::Join(id) => match state.waiters.get(&id) {
+                Some(waiters) => Next::Wait(waiters.subscribe()),
+                None => Next::GoOn,
+            },
+            Verdict::Start => {
+                let (sender, receiver) = watch::channel(None);
+                state.waiters.insert(id, sender);
+                // A task of its own: the pull goes on for those who joined it even if the first asker goes away.
+                tokio::spawn(self.clone().run(id, ask.clone()));
+                Next::Wait(receiver)
+            }
+            Verdict::Silent => Next::GoOn,
+            Verdict::Full => Next::Again,
+        }
+    }
+
+    /// Sends the order of a pull and ends it when its time is over.
+    async fn run(self, id: u64, ask: Ask) {
+        let until = self.deadline();
+        let Ask { relay, series, from, to } = ask;
+        let ended = self.0.state.lock().waiters.get(&id).map(watch::Sender::subscribe);
+        let Some(mut ended) = ended else { return };
+        tracing::debug!(%relay, command = id, %series, from, to, "a relay is asked for records");
+        let is_sent = self.0.commands.send(&relay, &Command::Pull { id, series, from, to }).await;
+        if is_sent {
+            self.0.metrics.pulls_sent.inc();
+            if tokio::time::timeout_at(until.into(), ended.wait_for(Option::is_some)).await.is_ok() {
+                return;
+            }
+        }
+        let given_up = self.0.state.lock().machine.give_up(id, Instant::now());
+        if is_sent && given_up.is_some() {
+            self.0.metrics.pulls_unanswered.inc();
+            tracing::warn!(%relay, command = id, "a relay did not bring in time what it was asked for");
+        }
+        self.settle(given_up.into_iter().collect());
+    }
+
+    /// Takes a relay's reply.
+    ///
+    /// # Errors
+    /// It is not a reply.
+    pub(crate) fn replied(&self, relay: &RelayId, payload: &[u8]) -> Result<(), Refusal> {
+        let reply = Reply::parse(payload).map_err(|fault| {
+            tracing::debug!(%relay, error = %fault, "a reply was refused");
+            Refusal::PayloadFormatInvalid
+        })?;
+        if let Outcome::Failed { reason } = &reply.outcome {
+            tracing::warn!(%relay, command = reply.command, reason, "a relay could not carry out an order");
+        }
+        let ended = {
+            let state = &mut *self.0.state.lock();
+            let ended = state.machine.replied(relay, &reply);
+            self.0.awaits_frames.store(state.machine.awaits_frames(), Ordering::SeqCst);
+            ended
+        };
+        self.settle(ended.into_iter().collect());
+        if self.0.awaits_frames.load(Ordering::SeqCst) && matches!(reply.outcome, Outcome::Done { .. }) {
+            // Frames may have been faster than the reply that names them.
+            let (pulls, relay, relay_epoch) = (self.clone(), relay.clone(), reply.relay_epoch);
+            tokio::task::spawn_blocking(move || match pulls.0.archive.frames_of(&relay, relay_epoch) {
+                Ok(frames) => pulls.held(&relay, relay_epoch, &frames),
+                Err(error) => tracing::error!(%error, "the archive does not say which frames it holds"),
+            });
+        }
+        Ok(())
+    }
+
+    /// A frame is committed.
+    pub(crate) fn committed(&self, relay: &RelayId, relay_epoch: Epoch, number: u64) {
+        if self.0.awaits_frames.load(Ordering::SeqCst) {
+            self.held(relay, relay_epoch, &Intervals::of(number, number));
+        }
+    }
+
+    /// The relay has said something: it is not silent.
+    pub(crate) fn heard(&self, relay: &RelayId) {
+        self.0.state.lock().machine.heard(relay);
+    }
+
+    fn held(&self, relay: &RelayId, relay_epoch: Epoch, frames: &Intervals) {
+        let ended = {
+            let state = &mut *self.0.state.lock();
+            let ended = state.machine.held(relay, relay_epoch, frames);
+            self.0.awaits_frames.store(state.machine.awaits_frames(), Ordering::SeqCst);
+            ended
+        };
+        self.settle(ended);
+    }
+
+    /// Tells those who wait.
+    fn settle(&self, ended: Vec<(u64, Ending)>) {
+        if ended.is_empty() {
+            return;
+        }
+        for (id, ending) in ended {
+            match ending {
+                Ending::Arrived => self.0.metrics.pulls_answered.inc(),
+                Ending::Failed => self.0.metrics.pulls_failed.inc(),
+                Ending::Late | Ending::Silent => 0,
+            };
+            if let Some(waiters) = self.0.state.lock().waiters.remove(&id) {
+                waiters.send_replace(Some(ending));
+            }
+        }
+        self.0.ended.notify_waiters();
+    }
+}

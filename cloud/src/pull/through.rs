@@ -1,0 +1,119 @@
+//! The way of a question through to the relays: what the archive lacks is looked up in the index, pulled, and compared.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use wire::{At, Epoch, Intervals, RecordKey, RelayId, Series};
+
+use super::Ask;
+use crate::history::History;
+use crate::index::{Known, LookFault, Standing, compare, without};
+use crate::problem::Problem;
+
+/// A chunk that the index knows and of which the archive lacks records.
+type Lacking = Vec<Known>;
+
+impl History {
+    /// Has relays bring what they hold of these series within the range and the archive lacks, and compares what came with what was
+    /// announced. Waits until `deadline` at the latest. Says whether anything is still lacking.
+    pub(crate) async fn bring(&self, names: &[Series], range: (At, At), deadline: Instant) -> Result<bool, Problem> {
+        let lacking = {
+            let (history, names) = (self.clone(), names.to_vec());
+            self.read(move |_| history.lacking(&names, range)).await?
+        };
+        if lacking.is_empty() {
+            return Ok(false);
+        }
+        self.pulls().fetch(asks(&lacking, range), deadline).await;
+        let history = self.clone();
+        self.read(move |archive| {
+            // What has come is compared before it is shown; what has not is found out below, when it is lacking again.
+            for known in &lacking {
+                compare(history.index(), archive, known)?;
+            }
+            let mut names: Vec<_> = lacking.into_iter().map(|known| known.series).collect();
+            names.dedup();
+            Ok::<_, LookFault>(!history.lacking(&names, range)?.is_empty())
+        })
+        .await
+    }
+
+    /// Has a relay bring the record under `key`, if one has stated it.
+    pub(crate) async fn bring_one(&self, key: &RecordKey) -> Result<(), Problem> {
+        let deadline = self.pulls().deadline();
+        let (history, wanted) = (self.clone(), key.clone());
+        let lacking = self.read(move |_| history.index().of_series(&wanted.series, (At::MIN, At::MAX))).await?;
+        let holds = |known: &Known| known.epoch == key.epoch && known.seqs.contains(key.seq);
+        let lacking: Lacking = lacking.into_iter().filter(holds).collect();
+        self.pulls().fetch(asks(&lacking, (At::MIN, At::MAX)), deadline).await;
+        let index = self.index().clone();
+        self.read(move |archive| lacking.iter().try_for_each(|known| compare(&index, archive, known).map(drop))).await
+    }
+
+    fn lacking(&self, names: &[Series], range: (At, At)) -> Result<Lacking, LookFault> {
+        let mut lacking = Vec::new();
+        for series in names {
+            let mut known = self.index().of_series(series, range)?;
+            if known.is_empty() {
+                continue;
+            }
+            let received = self.archive().received(std::slice::from_ref(series))?.pop().unwrap_or_default();
+            let received: BTreeMap<Epoch, Intervals> = received.into_iter().collect();
+            known.retain(|known| received.get(&known.epoch).is_none_or(|held| !without(&known.seqs, held).is_empty()));
+            lacking.extend(known);
+        }
+        Ok(lacking)
+    }
+}
+
+/// One ask a relay and series, over all of its chunks that are lacking. Whole chunks come, so no ask is wider than the question.
+fn asks(lacking: &[Known], (from, to): (At, At)) -> Vec<Ask> {
+    let mut ranges: BTreeMap<(&RelayId, &Series), (At, At)> = BTreeMap::new();
+    for known in lacking.iter().filter(|known| known.standing == Standing::Stated) {
+        let range = ranges.entry((&known.relay, &known.series)).or_insert((At::MAX, At::MIN));
+        range.0 = range.0.min(known.at_min.max(from));
+        range.1 = range.1.max(known.at_max.saturating_add(1).min(to));
+    }
+    ranges
+        .into_iter()
+        .map(|((relay, series), (from, to))| Ask { relay: relay.clone(), series: series.clone(), from, to })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(relay: &str, series: &str, standing: Standing, (at_min, at_max): (At, At)) -> Known {
+        Known {
+            row: 1,
+            relay: relay.parse().unwrap(),
+            standing,
+            chunk: 1,
+            series: series.parse().unwrap(),
+            epoch: Epoch(1),
+            at_min,
+            at_max,
+            seqs: Intervals::of(1, 2),
+            root: [0; 32],
+            is_checked: false,
+        }
+    }
+
+    #[test]
+    fn a12_a_relay_is_asked_once_a_series_and_for_no_more_than_the_question() {
+        let lacking = [
+            known("r1", "a/b/c", Standing::Stated, (5, 9)),
+            known("r1", "a/b/c", Standing::Stated, (20, 99)),
+            known("r1", "a/b/d", Standing::Stated, (0, 30)),
+            known("r2", "a/b/c", Standing::Left, (5, 9)),
+            known("r3", "a/b/c", Standing::Lost, (5, 9)),
+        ];
+        let asked: Vec<_> = asks(&lacking, (7, 50))
+            .into_iter()
+            .map(|ask| (ask.relay.to_string(), ask.series.to_string(), ask.from, ask.to))
+            .collect();
+        let one = |series: &str, from, to| ("r1".to_owned(), series.to_owned(), from, to);
+        assert_eq!(asked, [one("a/b/c", 7, 50), one("a/b/d", 7, 31)]);
+    }
+}
