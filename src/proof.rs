@@ -24,6 +24,9 @@ pub(crate) struct Args {
     /// The terminal's proof, from an agent's data folder. The reading itself comes from --cloud, if the agent has forgotten it.
     #[arg(long, value_name = "DIR")]
     terminal: Option<PathBuf>,
+    /// Add all later batches of the party, so that the proof holds also where nodes have thrown old logs away, until the next batch.
+    #[arg(long)]
+    up_to_head: bool,
     /// Where the proof is written; - is stdout.
     #[arg(long, short, value_name = "FILE", default_value = "-")]
     output: PathBuf,
@@ -34,7 +37,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
     let proof = match &args.terminal {
         Some(folder) => terminal_proof(&args, folder)?,
-        None => host::runtime()?.block_on(fetch(&args, "proofs"))?,
+        None => host::runtime()?.block_on(fetch(&args, "proofs", args.up_to_head.then_some("?up_to_head=true")))?,
     };
     if args.output == Path::new("-") {
         host::print(&format!("{proof}\n"))?;
@@ -45,10 +48,10 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
 }
 
 /// Asks the cloud about the record.
-async fn fetch(args: &Args, what: &str) -> anyhow::Result<String> {
+async fn fetch(args: &Args, what: &str, query: Option<&str>) -> anyhow::Result<String> {
     let address = args.cloud.clone().context("--cloud is needed")?;
     let cloud = crate::http::Cloud { cloud: address, login: args.login.clone() };
-    let request = cloud.request(Method::GET, &format!("/api/v1/{what}/{}", args.key))?;
+    let request = cloud.request(Method::GET, &format!("/api/v1/{what}/{}{}", args.key, query.unwrap_or_default()))?;
     Ok(cloud.send(request).await?.text().await?)
 }
 
@@ -65,12 +68,13 @@ fn terminal_proof(args: &Args, folder: &Path) -> anyhow::Result<String> {
     let ledger = LedgerView::open(&terminal.ledger(), terminal.origin().epoch)?;
     let evidence =
         Evidence { chunk: chunk.id, leaves: &leaves, index: index as usize, record: &record, salt: terminal.salt(&args.key) };
-    Ok(prove(&ledger, &evidence)?.to_json())
+    let proof = prove(&ledger, &evidence)?;
+    Ok(if args.up_to_head { proof.up_to_head(&ledger)? } else { proof }.to_json())
 }
 
 /// The record as the cloud has it. If the cloud changed it, its leaf is not the terminal's, and no proof comes out.
 async fn reading(args: &Args) -> anyhow::Result<Record> {
-    let answer = fetch(args, "records").await.context("the reading itself")?;
+    let answer = fetch(args, "records", None).await.context("the reading itself")?;
     let reading: cloud::Reading = serde_json::from_str(&answer).context("the cloud's answer can't be read")?;
     Ok(reading.into_record()?)
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anchor::verify::{Depth, Options, Verified, VerifyError};
+use anchor::verify::{Depth, Options, Shown, Verified, VerifyError};
 use anchor::{Address, PROOF_BYTES_MAX};
 use anyhow::{Context, ensure};
 use chassis::Exit;
@@ -79,7 +79,13 @@ fn text(verified: &Verified) -> String {
         format!("  party       {} {}, by its own word", verified.party.kind.as_str(), verified.party.name),
         format!("  account     {} ({demanded})", verified.submitter),
         format!("  chain       {} at contract {}", verified.identity.chain_id, verified.contract),
-        format!("  transaction 0x{}", to_hex(&verified.tx)),
+        match verified.shown {
+            Shown::Log => format!("  transaction 0x{}", to_hex(&verified.tx)),
+            Shown::State => format!(
+                "  transaction 0x{}, by the proof's word: the node has no receipt; the contract's state commits to the batch",
+                to_hex(&verified.tx)
+            ),
+        },
         format!(
             "  block       {} ({}), {} seconds since 1970\n",
             verified.block_number,
@@ -104,5 +110,6 @@ fn json(verified: &Verified) -> serde_json::Value {
         "block": verified.block_number,
         "block_time": verified.block_time,
         "depth": depth(verified.depth),
+        "shown_by": match verified.shown { Shown::Log => "log", Shown::State => "state" },
     })
 }

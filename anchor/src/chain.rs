@@ -212,9 +212,27 @@ impl Chain {
     /// # Errors
     /// [`ChainError`].
     pub async fn head_of(&self, contract: Address, submitter: Address, stream: &Digest) -> Result<Digest, ChainError> {
-        let call = TransactionRequest::default().to(contract).input(registry::head_call(submitter, stream).into());
         // Said outright: where it is left out, some nodes answer from the pending block.
-        let answer = self.provider.call(call).block(BlockId::latest()).await?;
+        self.head(contract, submitter, stream, BlockId::latest()).await
+    }
+
+    /// The head of a stream in the state of a block that is not the newest.
+    ///
+    /// # Errors
+    /// [`ChainError`]; nodes that keep recent states only refuse.
+    pub async fn head_at(
+        &self,
+        contract: Address,
+        submitter: Address,
+        stream: &Digest,
+        block: &Digest,
+    ) -> Result<Digest, ChainError> {
+        self.head(contract, submitter, stream, BlockId::hash(B256::from(*block))).await
+    }
+
+    async fn head(&self, contract: Address, submitter: Address, stream: &Digest, block: BlockId) -> Result<Digest, ChainError> {
+        let call = TransactionRequest::default().to(contract).input(registry::head_call(submitter, stream).into());
+        let answer = self.provider.call(call).block(block).await?;
         registry::head_answer(&answer).ok_or_else(|| ChainError::Away("the contract's answer is not a head".into()))
     }
 

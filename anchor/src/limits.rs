@@ -34,6 +34,9 @@ pub(crate) const GAS_SPARE_PERCENT: u64 = 25;
 /// A proof file: a record's payload fits an MQTT packet, and everything else is small.
 pub const PROOF_BYTES_MAX: usize = 4 << 20;
 
+/// Later batches that a proof carries at most, at about 200 bytes each.
+pub(crate) const LATER_MAX: usize = 16_384;
+
 /// Nodes of one path: a tree of 2^48 leaves is more than anybody has.
 pub(crate) const PATH_NODES_MAX: usize = 48;
 

@@ -12,7 +12,7 @@ use wire::{At, ChunkHeader, Digest, Operation, Record, RecordKey, merkle};
 use crate::chain::Mined;
 use crate::hex::{HexBytes, HexWord};
 use crate::ledger::{LedgerError, Target};
-use crate::limits::{PATH_NODES_MAX, PROOF_BYTES_MAX};
+use crate::limits::{LATER_MAX, PATH_NODES_MAX, PROOF_BYTES_MAX};
 use crate::machine::State;
 use crate::party::Party;
 use crate::registry::Entry;
@@ -54,6 +54,17 @@ pub struct Proof {
     pub(crate) batch: BatchPart,
     pub(crate) chain: ChainPart,
     pub(crate) transaction: TransactionPart,
+    /// The batches of the stream behind this one: with them the head in the contract's state proves the batch where logs are gone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    later: Vec<LaterPart>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LaterPart {
+    root: HexWord<32>,
+    first_seq: u64,
+    count: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -172,7 +183,38 @@ impl Proof {
                 return Err(Malformed::Field { field, rule: "must have at most 48 nodes" });
             }
         }
+        if proof.later.len() > LATER_MAX {
+            return Err(Malformed::Field { field: "later", rule: "must have at most 16384 batches" });
+        }
         Ok(proof)
+    }
+
+    /// The same proof with the stream's later batches that are on chain, as `ledger` has them. Where nodes have thrown the logs away it
+    /// holds as long as no other batch follows; then it can be made anew.
+    ///
+    /// # Errors
+    /// [`ProveError`]; [`ProveError::TooManyLater`] when there are more than a proof can carry.
+    pub fn up_to_head(mut self, ledger: &LedgerView) -> Result<Self, ProveError> {
+        let this = ledger.batch_of_root(&self.batch.root.0, self.batch.first_seq)?;
+        let number = this.map(|batch| batch.number).ok_or(ProveError::NotOurs)?;
+        let last = ledger.last_on_chain()?;
+        if last.saturating_sub(number) > LATER_MAX as u64 {
+            return Err(ProveError::TooManyLater(last - number));
+        }
+        self.later = ledger
+            .batches_from(number + 1)?
+            .into_iter()
+            .filter(|batch| batch.number <= last)
+            .map(|batch| LaterPart { root: HexWord(batch.root), first_seq: batch.first_seq, count: batch.count })
+            .collect();
+        Ok(self)
+    }
+
+    /// The stream's head when the batch and all later ones that the proof carries are written, and nothing else.
+    pub(crate) fn last_head(&self) -> Digest {
+        self.later.iter().fold(self.batch.entry().head(), |prev, later| {
+            Entry { prev, root: later.root.0, first_seq: later.first_seq, count: later.count }.head()
+        })
     }
 
     /// The file.
@@ -283,6 +325,12 @@ pub enum ProveError {
     /// The ledger's own rows don't make the root that was anchored.
     #[error("the rows of batch {0} don't make the root that was anchored")]
     OtherBatch(u64),
+    /// The proof is not of this ledger.
+    #[error("the ledger has no such batch")]
+    NotOurs,
+    /// More batches follow than a proof can carry.
+    #[error("{0} batches follow, which is more than a proof can carry")]
+    TooManyLater(u64),
     /// The ledger can't be read.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -346,5 +394,6 @@ pub fn prove(ledger: &LedgerView, evidence: &Evidence<'_>) -> Result<Proof, Prov
             block_hash: HexWord(mined.block_hash),
             log_index: mined.log_index,
         },
+        later: Vec::new(),
     })
 }

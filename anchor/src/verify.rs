@@ -6,8 +6,9 @@ use std::time::Duration;
 use alloy::primitives::Address;
 use wire::{ChunkHeader, Digest, Record, merkle};
 
-use crate::chain::{AddressFault, Chain, ChainError, Identity, Outcome, Written};
+use crate::chain::{AddressFault, Block, Chain, ChainError, Identity, Outcome, Written};
 use crate::confirm::is_below;
+use crate::ledger::Target;
 use crate::limits;
 use crate::party::Party;
 use crate::proof::{Malformed, Proof};
@@ -37,6 +38,16 @@ pub enum Depth {
     Finalized,
     /// So many blocks follow, as was asked for.
     Blocks(u64),
+}
+
+/// What showed that the batch is on chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// The transaction's receipt with the contract's log.
+    Log,
+    /// The head in the contract's state, which commits to the batch: the node has thrown the receipt away. The block is then the one
+    /// whose state was read, so the time is later than it was, and the transaction is the proof's word.
+    State,
 }
 
 /// What a verified proof shows: this party held this record at that time, at the latest.
@@ -70,6 +81,8 @@ pub struct Verified {
     pub block_time: u64,
     /// Why it can't vanish.
     pub depth: Depth,
+    /// What showed it.
+    pub shown: Shown,
 }
 
 /// What a proof does not hold against.
@@ -221,11 +234,18 @@ impl Proof {
             return Err(Reason::Code.into());
         }
         let written = Written::new(target.contract, target.submitter, &target.stream, &entry);
-        self.find(&chain, &written).await?;
         let place = &self.transaction;
-        let block = chain.block_by_number(place.block_number()).await?;
-        let block = block.filter(|block| block.hash == place.block_hash()).ok_or(Reason::Block)?;
-        let depth = self.depth(&chain, options).await?;
+        let (block, depth, shown) = match self.find(&chain, &written).await? {
+            Found::There => {
+                let block = chain.block_by_number(place.block_number()).await?;
+                let block = block.filter(|block| block.hash == place.block_hash()).ok_or(Reason::Block)?;
+                (block, self.depth(&chain, options).await?, Shown::Log)
+            }
+            Found::Forgotten(what) => {
+                let (block, depth) = self.in_state(&chain, &target, options, what).await?;
+                (block, depth, Shown::State)
+            }
+        };
         Ok(Verified {
             index: self.chunk.index,
             party: self.chain.party.clone(),
@@ -239,30 +259,90 @@ impl Proof {
             block_hash: block.hash,
             block_time: block.time,
             depth,
+            shown,
             record,
             chunk: self.header().clone(),
         })
     }
 
-    /// Makes sure that the transaction wrote the batch, at the place that the proof names.
-    async fn find(&self, chain: &Chain, written: &Written) -> Result<(), VerifyError> {
+    /// Makes sure that the transaction wrote the batch, at the place that the proof names; or finds that the node has thrown away what
+    /// would show it.
+    async fn find(&self, chain: &Chain, written: &Written) -> Result<Found, VerifyError> {
         let place = &self.transaction;
-        let Some(receipt) = chain.receipt(&place.hash()).await? else {
-            // A node that keeps no old receipts still keeps the block.
-            let transactions = chain.transactions_of(&place.block_hash()).await?.unwrap_or_default();
-            if transactions.contains(&place.hash()) {
-                return Err(VerifyError::CouldNot("the node has the transaction, but not its receipt any more".into()));
-            }
-            return Err(Reason::NoTransaction.into());
+        let receipt = match chain.receipt(&place.hash()).await {
+            Ok(Some(receipt)) => receipt,
+            Ok(None) => return self.forgotten(chain).await,
+            Err(ChainError::Refused(_)) => return Ok(Found::Forgotten("the receipt")),
+            Err(away) => return Err(away.into()),
         };
         if !receipt.status() {
             return Err(Reason::Failed.into());
         }
         match written.outcome(&receipt) {
-            Outcome::Wrote(mined) if place.is(&mined) => Ok(()),
+            Outcome::Wrote(mined) if place.is(&mined) => Ok(Found::There),
             Outcome::Wrote(_) => Err(Reason::Place.into()),
             Outcome::Failed => Err(Reason::NoLog.into()),
         }
+    }
+
+    /// There is no receipt. Was there ever one? A node that keeps no old receipts may still keep the block, or its header.
+    async fn forgotten(&self, chain: &Chain) -> Result<Found, VerifyError> {
+        let place = &self.transaction;
+        match chain.transactions_of(&place.block_hash()).await {
+            Ok(Some(transactions)) if transactions.contains(&place.hash()) => return Ok(Found::Forgotten("the receipt")),
+            Ok(Some(_)) => return Err(Reason::NoTransaction.into()),
+            Ok(None) => {}
+            Err(ChainError::Refused(_)) => return Ok(Found::Forgotten("the block")),
+            Err(away) => return Err(away.into()),
+        }
+        match chain.block_by_number(place.block_number()).await {
+            Ok(Some(block)) if block.hash != place.block_hash() => Err(Reason::NoTransaction.into()),
+            Ok(None) if chain.latest().await?.number < place.block_number() => Err(Reason::NoTransaction.into()),
+            Ok(_) | Err(ChainError::Refused(_)) => Ok(Found::Forgotten("the block")),
+            Err(away) => Err(away.into()),
+        }
+    }
+
+    /// Looks for the head that the batch and its later ones make in the contract's state, deep enough below the newest block.
+    async fn in_state(
+        &self,
+        chain: &Chain,
+        target: &Target,
+        options: &Options,
+        what: &str,
+    ) -> Result<(Block, Depth), VerifyError> {
+        let wanted = self.last_head();
+        let head = async |block: &Block| {
+            Ok::<_, ChainError>(chain.head_at(target.contract, target.submitter, &target.stream, &block.hash).await? == wanted)
+        };
+        let latest = chain.latest().await?;
+        if !head(&latest).await? {
+            let fix = "make it anew with --up-to-head";
+            return Err(VerifyError::CouldNot(format!(
+                "the node has thrown {what} away, and the proof does not reach up to the head that the contract has now: {fix}"
+            )));
+        }
+        let finalized = match chain.finalized().await {
+            Ok(block) => block,
+            Err(ChainError::Refused(_)) => None,
+            Err(away) => return Err(away.into()),
+        };
+        if let Some(block) = finalized
+            && head(&block).await?
+        {
+            return Ok((block, Depth::Finalized));
+        }
+        let deep = options.depth.filter(|depth| *depth <= limits::DEPTH_MAX);
+        if let Some(depth) = deep
+            && let Some(number) = latest.number.checked_sub(depth)
+            && let Some(block) = chain.block_by_number(number).await?
+            && head(&block).await?
+            && is_below(chain, block.number, &block.hash, depth, &mut HashMap::new()).await?
+        {
+            return Ok((block, Depth::Blocks(depth)));
+        }
+        let finalized = finalized.map(|block| block.number);
+        Err(Reason::NotFinal { block: self.transaction.block_number(), finalized }.into())
     }
 
     async fn depth(&self, chain: &Chain, options: &Options) -> Result<Depth, VerifyError> {
@@ -284,6 +364,14 @@ impl Proof {
             _ => Err(Reason::NotFinal { block: number, finalized }.into()),
         }
     }
+}
+
+/// What became of the look for the transaction.
+enum Found {
+    /// It wrote the batch, where the proof says.
+    There,
+    /// The node has thrown this away.
+    Forgotten(&'static str),
 }
 
 /// The place of a seq among those that the chunk holds, in their order.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rusqlite::{OptionalExtension, Transaction as Tx, params};
 use store::Readers;
-use wire::Epoch;
+use wire::{Digest, Epoch};
 
 use crate::ledger::{LedgerError, Standing, Target, options};
 use crate::party::{Kind, Party};
@@ -74,6 +74,16 @@ impl LedgerView {
             };
             Ok(Some(Place { batch: rows::need(tx, leaf.batch)?, leaf }))
         })
+    }
+
+    /// The batch that put this root on chain from this leaf of the stream on.
+    pub(crate) fn batch_of_root(&self, root: &Digest, first_seq: u64) -> Result<Option<Batch>, LedgerError> {
+        self.read(|tx| rows::one(tx, "WHERE root = ?1 AND first_seq = ?2", params![root, first_seq as i64]))
+    }
+
+    /// The batches from `number` on, in their order.
+    pub(crate) fn batches_from(&self, number: u64) -> Result<Vec<Batch>, LedgerError> {
+        self.read(|tx| rows::many(tx, "WHERE number >= ?1 ORDER BY number", params![number as i64]))
     }
 
     /// Whether chunks of the database `source` are what this view looks for.

@@ -110,10 +110,11 @@ impl Anchored {
         self.0.batch_of_chunk(chunk)
     }
 
-    /// The proof of one record.
-    pub(crate) fn prove(&self, evidence: &Evidence) -> Result<Proof, ProveError> {
+    /// The proof of one record, with all later batches if it shall hold without logs.
+    pub(crate) fn prove(&self, evidence: &Evidence, up_to_head: bool) -> Result<Proof, ProveError> {
         let Evidence { chunk, leaves, index, record, salt } = evidence;
-        anchor::prove(&self.0, &anchor::Evidence { chunk: *chunk, leaves, index: *index, record, salt: *salt })
+        let proof = anchor::prove(&self.0, &anchor::Evidence { chunk: *chunk, leaves, index: *index, record, salt: *salt })?;
+        if up_to_head { proof.up_to_head(&self.0) } else { Ok(proof) }
     }
 
     /// Batches by state.

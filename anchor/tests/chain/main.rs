@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is its purpose")]
 
 mod artifact;
+mod audit;
 mod batches;
 mod faults;
 mod gas;
@@ -11,5 +12,6 @@ mod nodes;
 mod nonces;
 mod proofs;
 mod proxy;
+mod pruned;
 mod reorg;
 mod town;

@@ -23,6 +23,8 @@ struct Shared {
     server: AtomicU16,
     /// What every answer is instead, as it stands on the wire.
     nonsense: Mutex<Option<Vec<u8>>>,
+    /// Methods that the node has forgotten the answers to: it answers `null`, or refuses if it is told to.
+    forgotten: Mutex<Vec<(&'static str, bool)>>,
 }
 
 impl Proxy {
@@ -35,6 +37,7 @@ impl Proxy {
             asked: AtomicU32::new(0),
             server: AtomicU16::new(port),
             nonsense: Mutex::new(None),
+            forgotten: Mutex::new(Vec::new()),
         });
         let carrying = shared.clone();
         tokio::spawn(async move {
@@ -48,6 +51,11 @@ impl Proxy {
     /// Leads to another chain from the next request on.
     pub fn lead_to(&self, port: u16) {
         self.shared.server.store(port, Ordering::SeqCst);
+    }
+
+    /// A node that prunes: `null` to these methods, or a refusal.
+    pub fn forget(&self, methods: &[(&'static str, bool)]) {
+        *self.shared.forgotten.lock().unwrap() = methods.to_vec();
     }
 
     /// Answers everything with these bytes, or with the chain's answers again.
@@ -70,6 +78,11 @@ async fn carry(mut client: TcpStream, shared: Arc<Shared>) -> std::io::Result<()
             client.write_all(&nonsense).await?;
             return Ok(());
         }
+        let answer = forgotten(&request, &shared.forgotten.lock().unwrap());
+        if let Some(answer) = answer {
+            client.write_all(&answer).await?;
+            continue;
+        }
         let sends = String::from_utf8_lossy(&request).contains("eth_sendRawTransaction");
         let server = SocketAddr::from(([127, 0, 0, 1], shared.server.load(Ordering::SeqCst)));
         let mut server = TcpStream::connect(server).await?;
@@ -81,6 +94,20 @@ async fn carry(mut client: TcpStream, shared: Arc<Shared>) -> std::io::Result<()
         }
         client.write_all(&answer).await?;
     }
+}
+
+fn forgotten(request: &[u8], methods: &[(&'static str, bool)]) -> Option<Vec<u8>> {
+    let body = &request[request.windows(4).position(|window| window == b"\r\n\r\n")? + 4..];
+    let asked: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let (_, refuses) = methods.iter().find(|(method, _)| asked["method"] == *method)?;
+    let mut answer = serde_json::json!({ "jsonrpc": "2.0", "id": asked["id"] });
+    match refuses {
+        true => answer["error"] = serde_json::json!({ "code": 4444, "message": "pruned history unavailable" }),
+        false => answer["result"] = serde_json::Value::Null,
+    }
+    let body = answer.to_string();
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
+    Some([head, body].concat().into_bytes())
 }
 
 /// One HTTP message with a content length, head and body.

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use anchor::{LedgerError, ProveError};
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
 
 use super::Api;
 use super::identity::Asker;
@@ -32,13 +34,24 @@ pub(super) async fn place(
     Ok(Json(found))
 }
 
+/// What the proof shall have.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ProofWanted {
+    /// All later batches, so that it holds where logs are gone.
+    #[serde(default)]
+    up_to_head: bool,
+}
+
 /// Shows the proof of a record that is on chain.
 pub(super) async fn proof(
     State(api): State<Arc<Api>>,
     Asker(viewer): Asker,
     Path(key): Path<String>,
+    wanted: Result<Query<ProofWanted>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let key = read_key(&key)?;
+    let Query(wanted) = wanted.map_err(|fault| Problem::malformed(fault.body_text()))?;
     api.history.permit(&viewer, &key.series)?;
     let Some(anchored) = api.anchored.clone() else {
         return Err(Problem::not_found("this cloud does not anchor: it has no [anchor] section"));
@@ -47,7 +60,7 @@ pub(super) async fn proof(
         return Err(Problem::not_found("the archive does not hold this record"));
     };
     let evidence = evidence.map_err(|missing| Problem::conflict(missing.to_string()))?;
-    let proof = match tokio::task::spawn_blocking(move || anchored.prove(&evidence)).await {
+    let proof = match tokio::task::spawn_blocking(move || anchored.prove(&evidence, wanted.up_to_head)).await {
         Ok(Ok(proof)) => proof,
         Ok(Err(not_yet @ (ProveError::NotBatched(_) | ProveError::NotFinal { .. }))) => {
             return Err(Problem::conflict(format!("{not_yet}; ask again later")));
