@@ -230,6 +230,15 @@ impl Policy {
         }
     }
 
+    /// Whether `subject` may do `action` on everything that `filter` matches at `now`; tags are asked for each topic.
+    #[must_use]
+    pub fn covers(&self, subject: &Subject<'_>, action: Action, filter: &str, now: At) -> bool {
+        match &self.0.rules {
+            Rules::Anonymous => true,
+            Rules::Files { loaded, .. } => loaded.load().grants.covers(subject, action, filter, now),
+        }
+    }
+
     /// Whether a message to `topic` may be handed to `subject` at `now`.
     #[must_use]
     pub fn delivers(&self, subject: &Subject<'_>, topic: &str, now: At) -> bool {

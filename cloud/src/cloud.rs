@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::anchoring::{Anchored, Chunks};
 use crate::answers::{self, Desk, Question};
+use crate::catchup::CatchUp;
 use crate::commands::Commands;
 use crate::config::{Config, ConfigError};
 use crate::groups::{Book, BookError, Fence, Groups, HEARD_MAX, Keeper};
@@ -178,9 +179,13 @@ impl Cloud {
             listen: config.listen.clone(),
             connections_max: config.broker.connections_max,
             packet_bytes_max: bytes(config.broker.packet_bytes_max),
+            feeds_max: config.feeds.max,
+            feeds_per_client_max: config.feeds.per_client_max,
             ..broker::Settings::default()
         };
-        let broker_parts = broker::Parts { policy: policy.clone(), intake, feeds: None, clock: clock.clone(), registry };
+        let feeds = CatchUp::new(archive.clone(), policy.clone(), clock.clone(), metrics.clone(), &config.feeds);
+        let feeds: Option<Arc<dyn broker::Feeds>> = Some(Arc::new(feeds));
+        let broker_parts = broker::Parts { policy: policy.clone(), intake, feeds, clock: clock.clone(), registry };
         let broker = Broker::start(settings, broker_parts).await?;
         commands.through(broker.hub());
         let api = Api {
@@ -364,7 +369,7 @@ async fn open_archive(config: &Config, clock: &Arc<dyn Clock>, live: &Live) -> R
             age_max: storage.segment_age.duration(),
         },
         budgets: archive::Budgets { store_bytes_max: storage.budget.bytes(), ..archive::Budgets::default() },
-        readers_max: config.history.readers,
+        readers_max: config.history.readers + config.feeds.readers,
         ..archive::Options::new(name, Arc::new(move || clock.now()))
     };
     let data = config.data.clone();

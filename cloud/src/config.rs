@@ -53,6 +53,9 @@ pub struct Config {
     /// Relays that share one way up; a relay in no group talks to the cloud itself.
     #[serde(default, rename = "group")]
     pub groups: Vec<crate::groups::settings::Group>,
+    /// Limits of catch-up subscriptions.
+    #[serde(default)]
+    pub feeds: Feeds,
     /// Anchoring on a chain; without it nothing is anchored.
     pub anchor: Option<Anchoring>,
 }
@@ -125,6 +128,26 @@ pub struct Live {
 impl Default for Live {
     fn default() -> Self {
         Self { queue: Size::mib(64) }
+    }
+}
+
+/// Limits of catch-up subscriptions, `$from/…`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Feeds {
+    /// Feeds of all clients together; one more is refused with "quota exceeded".
+    pub max: usize,
+    /// Feeds of one client.
+    pub per_client_max: usize,
+    /// What the account of one feed may cost: which numbers of which series it has sent. A feed that needs more is ended.
+    pub memory: Size,
+    /// Feeds that read the archive at the same time; the others wait.
+    pub readers: usize,
+}
+
+impl Default for Feeds {
+    fn default() -> Self {
+        Self { max: 256, per_client_max: 16, memory: Size::mib(16), readers: 2 }
     }
 }
 
@@ -250,6 +273,7 @@ impl Config {
             live: Live::default(),
             history: History::default(),
             groups: Vec::new(),
+            feeds: Feeds::default(),
             anchor: None,
         }
     }
@@ -285,6 +309,10 @@ impl Config {
             ("broker.connections_max", self.broker.connections_max as u64),
             ("receipts.frames_max", self.receipts.frames_max),
             ("live.queue", self.live.queue.bytes()),
+            ("feeds.max", self.feeds.max as u64),
+            ("feeds.per_client_max", self.feeds.per_client_max as u64),
+            ("feeds.memory", self.feeds.memory.bytes()),
+            ("feeds.readers", self.feeds.readers as u64),
             ("history.page_bytes", self.history.page_bytes.bytes()),
             ("history.readers", self.history.readers as u64),
             ("history.waiting_max", self.history.waiting_max as u64),
@@ -355,10 +383,13 @@ mod tests {
         config.check().unwrap();
         assert!(matches!(config.access, Access::Files { .. }));
         assert!(config.anchor.is_none());
-        let shown = format!("{:?}", (&config.storage, &config.broker, &config.receipts, &config.live, &config.history));
+        let shown =
+            format!("{:?}", (&config.storage, &config.broker, &config.receipts, &config.live, &config.history, &config.feeds));
         let defaults = dev();
-        let expected =
-            format!("{:?}", (&defaults.storage, &defaults.broker, &defaults.receipts, &defaults.live, &defaults.history));
+        let expected = format!(
+            "{:?}",
+            (&defaults.storage, &defaults.broker, &defaults.receipts, &defaults.live, &defaults.history, &defaults.feeds)
+        );
         assert_eq!(shown, expected);
     }
 

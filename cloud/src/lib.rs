@@ -9,6 +9,7 @@
 mod anchoring;
 mod answers;
 pub mod audit;
+mod catchup;
 mod cloud;
 mod commands;
 pub mod completeness;

@@ -1,5 +1,6 @@
 //! The cloud's metrics. Labels come from closed sets only.
 
+use broker::FeedEnd;
 use chassis::Registry;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
@@ -51,6 +52,22 @@ pub(crate) enum Outcome {
     Refused,
 }
 
+/// Why a feed could not go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+enum FeedReason {
+    /// The grant was taken away or has ended.
+    Grant,
+    /// It needed more memory than a feed may have.
+    Quota,
+    /// The archive failed.
+    Archive,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FeedEnded {
+    reason: FeedReason,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct Refused {
     pub(crate) reason: Reason,
@@ -96,6 +113,9 @@ pub(crate) struct Metrics {
     pub(crate) pulls_unanswered: Counter,
     pub(crate) chunks_compared: Counter,
     pub(crate) chunks_mismatched: Counter,
+    pub(crate) feed_records: Counter,
+    pub(crate) feed_unreadable: Counter,
+    feeds_ended: Family<FeedEnded, Counter>,
 }
 
 impl Metrics {
@@ -116,6 +136,16 @@ impl Metrics {
                 .counter("cloud_receipts_dropped", "Frames not receipted because too many waited; their relays send them again"),
             live_published: registry.counter("cloud_live_records_published", "New records handed to live subscribers"),
             live_dropped: registry.counter("cloud_live_records_dropped", "New records that live subscribers were too slow for"),
+            feed_records: registry.counter("cloud_feed_records", "Records handed to catch-up subscriptions"),
+            feed_unreadable: registry.counter(
+                "cloud_feed_records_unreadable",
+                "Records that catch-up subscriptions passed over because they can't be read",
+            ),
+            feeds_ended: registry.register(
+                "cloud_feeds_ended",
+                "Catch-up subscriptions that the cloud ended, by reason",
+                Family::default(),
+            ),
             queries: registry.register("cloud_queries", "Questions about the past, by face and outcome", Family::default()),
             frames_fenced: registry
                 .counter("cloud_frames_fenced", "Frames refused because their term is stale or their way is not the proxy's"),
@@ -147,6 +177,15 @@ impl Metrics {
                 "Chunks of relays that came with another content than was announced: an alarm",
             ),
         }
+    }
+
+    pub(crate) fn feed_ended(&self, end: FeedEnd) {
+        let reason = match end {
+            FeedEnd::NotAuthorized => FeedReason::Grant,
+            FeedEnd::QuotaExceeded => FeedReason::Quota,
+            FeedEnd::Unavailable => FeedReason::Archive,
+        };
+        self.feeds_ended.get_or_create(&FeedEnded { reason }).inc();
     }
 
     pub(crate) fn refused(&self, reason: Reason) {

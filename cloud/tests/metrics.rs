@@ -23,7 +23,7 @@ topics = ["up/%u/#"]
 
 const READER: &str = r#"
 [[grant]]
-users = ["ana"]
+users = ["ana", "eva"]
 actions = ["subscribe", "query"]
 areas = ["cityA"]
 "#;
@@ -79,10 +79,12 @@ async fn everything_happens(town: &Town, path: &std::path::Path) {
     assert_eq!(accepted, [0x20, 2, 0, 0]);
     closed.write_all(b"\xff\xff\xff\xff\xff\xff").await.unwrap();
     closed.read_to_end(&mut Vec::new()).await.unwrap();
-    // A subscription is refused, and one is held whose grant goes.
+    // A subscription is refused, and two are held whose grant goes; one of them is fed.
     let ana = town.client("ana").await;
     ana.link.subscribe("data/cityB/#", link::Qos::One).await.unwrap_err();
     ana.subscribe("data/cityA/#").await;
+    let eva = town.client("eva").await;
+    eva.subscribe("$from/0/data/cityA/#").await;
     std::fs::write(path.join("grants.toml"), GRANTS).unwrap();
     eventually("the revocation", async || town.get("ana", &format!("/api/v1/records?series={SERIES}")).await.0 == 403).await;
     relay.send(&Frame::new(1).run(SERIES, 1, &["1"])).await;
@@ -93,7 +95,7 @@ async fn the_page_of_metrics_lists_what_cloud_broker_and_anchor_worker_show() {
     let (_dir, path) = folder();
     anchor::keys::create(&path.join("key")).unwrap();
     let rpc = format!("http://{}", std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
-    let mut config = guarded(&path, &["relay-1", "ana"], &format!("{GRANTS}{READER}"));
+    let mut config = guarded(&path, &["relay-1", "ana", "eva"], &format!("{GRANTS}{READER}"));
     let name = "north".parse().unwrap();
     let members = vec!["relay-1".parse().unwrap()];
     config.groups = vec![Group { name, members, ttl: TTL_DEFAULT, term: Term::default() }];

@@ -55,4 +55,4 @@ pub use scan::{Entry, Scan};
 pub use store::Fault;
 pub use tail::{Behind, Committed, Follower, SeriesId, Stretch};
 pub use view::{StoredChunk, View};
-pub use walk::{Passed, Walk, Walked};
+pub use walk::{HeldOf, Passed, Walk, Walked};

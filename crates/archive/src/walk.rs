@@ -63,6 +63,15 @@ pub struct Passed {
     pub payload: Bytes,
 }
 
+/// What is held of one series.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldOf {
+    /// Sequence numbers by epoch.
+    pub epochs: Vec<(Epoch, Intervals)>,
+    /// `false`: all of it was generated before the time that was asked for.
+    pub since: bool,
+}
+
 /// Records of one source, as far as they are wanted.
 struct Loaded {
     via: u32,
@@ -248,15 +257,24 @@ impl Archive {
         self.inner.shared.series.name(id.0)?.parse().ok()
     }
 
-    /// [`Archive::received`] by numbers of series.
+    /// [`Archive::received`] by numbers of series, and whether anything of it may have been generated at `from` or later.
     ///
     /// # Errors
     /// As [`Archive::scan`].
-    pub fn held_of(&self, series: &[SeriesId]) -> Result<Vec<Vec<(Epoch, Intervals)>>, ReadError> {
+    pub fn held_of(&self, series: &[SeriesId], from: At) -> Result<Vec<HeldOf>, ReadError> {
         let shared = &*self.inner.shared;
         // First the open pages, then the snapshot: see `buffer`.
         let open: Vec<_> = series.iter().map(|id| (id.0, shared.buffer.runs(id.0, |_, _| true))).collect();
-        self.inner.readers.read(|tx| open.iter().map(|(id, runs)| received(tx, *id, runs)).collect())
+        self.inner.readers.read(|tx| {
+            let mut later = tx.prepare_cached("SELECT EXISTS (SELECT 1 FROM chunks WHERE series = ?1 AND at_max >= ?2)")?;
+            let mut held = Vec::with_capacity(open.len());
+            for (id, runs) in &open {
+                let since =
+                    runs.iter().any(|run| run.page.at_max >= from) || later.query_row((id, from), |row| row.get::<_, bool>(0))?;
+                held.push(HeldOf { epochs: received(tx, *id, runs)?, since });
+            }
+            Ok::<_, ReadError>(held)
+        })
     }
 
     /// The epochs of a series that have records here, the one with the oldest record first.

@@ -55,9 +55,11 @@ fn c7_a_walk_gives_every_record_once_in_order_over_pages_chunks_and_relays() {
             archive.close_now().unwrap();
         }
     }
-    let held = archive.held_of(&[id(&archive)]).unwrap().remove(0);
     let all: Intervals = [(1, 180), (200, 230)].into_iter().collect();
-    assert_eq!(held, [(Epoch(7), all.clone())]);
+    for (from, since) in [(0, true), (2_300, true), (2_301, false)] {
+        let held = archive.held_of(&[id(&archive)], from).unwrap().remove(0);
+        assert_eq!((held.epochs, held.since), (vec![(Epoch(7), all.clone())], since));
+    }
     let expected = |low: u64| (low..=180).chain(200..=230).map(|seq| (seq, seq.to_string())).collect::<BTreeMap<_, _>>();
     for records_max in [1, 7, 50, 1_000] {
         assert_eq!(walk_all(&archive, 7, &all, 0, records_max), expected(1));
@@ -128,7 +130,7 @@ fn c7_a_follower_that_falls_behind_is_told_once_and_goes_on() {
     }
     assert_eq!(follower.take(100).unwrap_err(), Behind);
     assert_eq!(follower.take(100).unwrap().len(), 0);
-    assert_eq!(archive.held_of(&[id(&archive)]).unwrap()[0][0].1, Intervals::of(1, 100));
+    assert_eq!(archive.held_of(&[id(&archive)], 0).unwrap()[0].epochs[0].1, Intervals::of(1, 100));
     send(&archive, "relay-1", 101, 101, 101);
     assert_eq!(follower.take(100).unwrap().len(), 1);
     // One that comes later than the pages that were kept is not behind.

@@ -208,15 +208,26 @@ impl Grants {
     /// of it, while its tags are asked at each delivery; for the others it is a topic.
     #[must_use]
     pub fn verdict(&self, subject: &Subject<'_>, action: Action, name: &str, now: At) -> Verdict {
-        let subscribes = action == Action::Subscribe;
+        self.judge(subject, action, name, action == Action::Subscribe, now)
+    }
+
+    /// Whether `subject` may do `action` on everything that `filter` matches at `now`: the bounds of one single grant must cover
+    /// all of it, while its tags are asked for each topic. For subscribing that is the verdict; a feed of the past asks it for
+    /// [`Action::Query`] too.
+    #[must_use]
+    pub fn covers(&self, subject: &Subject<'_>, action: Action, filter: &str, now: At) -> bool {
+        self.judge(subject, action, filter, true, now).is_allowed()
+    }
+
+    fn judge(&self, subject: &Subject<'_>, action: Action, name: &str, is_filter: bool, now: At) -> Verdict {
         let Some(user) = subject.user else { return Verdict::Denied(Denial::NoUser) };
-        if !(if subscribes { valid_filter(name) } else { valid_topic(name) }) {
+        if !(if is_filter { valid_filter(name) } else { valid_topic(name) }) {
             return Verdict::Denied(Denial::InvalidName);
         }
         let mut denial = Denial::NoGrant;
         for rule in self.rules_of(user, action) {
             let sensors = &self.sensors;
-            if if subscribes { rule.covers(subject, name, sensors) } else { rule.names(subject, name, sensors) } {
+            if if is_filter { rule.covers(subject, name, sensors) } else { rule.names(subject, name, sensors) } {
                 if rule.holds(now) {
                     return Verdict::Allowed;
                 }
