@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod a_killed_relay_loses_nothing;
+mod a_reader_catches_up;
 mod a_reading_reaches_its_reader;
 mod an_audit_names_who_changed_what;
 mod meters_choose_their_relay;
