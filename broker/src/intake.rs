@@ -97,6 +97,12 @@ pub trait IntakeSession: Send {
 
     /// Hands all offered since the last call to the store. `None`: there is nothing to wait for.
     fn commit(&mut self) -> Option<Commit>;
+
+    /// Whether what was offered last is to be committed by itself, not together with what the same read brings behind it, so that it
+    /// gets an answer of its own. Asked after each offer that was taken.
+    fn alone(&self) -> bool {
+        false
+    }
 }
 
 /// An intake that claims nothing: every publish is routed. For a bare broker.

@@ -155,7 +155,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             if first >> 4 == kind::PUBLISH {
                 *published += 1;
                 self.publish(first, body, size)?;
-                if self.inbound.refused {
+                // Publishes that are committed one by one fill the list of waiting batches within one read.
+                if self.inbound.refused || self.full() {
                     return Ok(Pause::Full);
                 }
                 if self.inbound.packets.len() >= ROUTED_MAX {
@@ -227,7 +228,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
         };
         match outcome {
-            Ok(offered) => self.acknowledge(&packet, 0, offered),
+            Ok(offered) => {
+                self.acknowledge(&packet, 0, offered);
+                if offered && self.intake.alone() {
+                    self.commit();
+                }
+            }
             Err(refusal) => self.refuse(&packet, refusal),
         }
         Ok(())

@@ -161,6 +161,28 @@ async fn reading_waits_while_too_much_waits_for_the_intake() {
 }
 
 #[tokio::test]
+async fn publishes_that_are_to_be_committed_alone_get_answers_of_their_own() {
+    let held = Held::default();
+    let settings = Settings { outstanding_batches_max: 3, ..settings() };
+    let host = host(settings, Policy::anonymous(), Arc::new(held.clone())).await;
+    let mut peer = Peer::join(host.address, hello(true, "relay")).await;
+    // One write, and so one read.
+    let bytes: Vec<u8> = (1..=4).flat_map(|id| publish(true, "op/alone/a", b"1", 1, id, &[])).collect();
+    peer.send(&bytes).await;
+    host.until("as many as may wait are offered", |_| held.waiting() == 3).await;
+    assert_eq!(held.offered(), 3);
+    held.resolve(false, Ok(()));
+    peer.expect_ack(0x40, 1, 0).await;
+    host.until("the last one is offered", |_| held.offered() == 4).await;
+    held.resolve(false, Err(Refusal::Unavailable));
+    held.resolve(false, Err(Refusal::PayloadFormatInvalid));
+    held.resolve(false, Ok(()));
+    peer.expect_ack(0x40, 2, 0x83).await;
+    peer.expect_ack(0x40, 3, 0x99).await;
+    peer.expect_ack(0x40, 4, 0).await;
+}
+
+#[tokio::test]
 async fn stop_lets_the_packets_in_hand_be_acknowledged() {
     let held = Held::default();
     let host = held_host(&held).await;

@@ -124,6 +124,10 @@ impl IntakeSession for HeldSession {
         Ok(())
     }
 
+    fn alone(&self) -> bool {
+        self.held.0.lock().unwrap().offered.last().is_some_and(|(topic, ..)| topic.starts_with("op/alone/"))
+    }
+
     fn commit(&mut self) -> Option<Commit> {
         if !std::mem::take(&mut self.fresh) {
             return None;

@@ -23,7 +23,7 @@ use crate::shared::{Closing, Shared};
 /// Requests that wait in the client's channel beside a full window: subscriptions and the goodbye.
 const SPARE_REQUESTS: usize = 64;
 /// Filters in one SUBSCRIBE.
-const FILTERS_MAX: usize = 100;
+pub(crate) const FILTERS_MAX: usize = 100;
 const GOODBYE_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Why a connection, or the attempt at one, ended.
@@ -224,7 +224,7 @@ impl<'a> Connection<'a> {
                 }
                 self.session.numbered(*pkid);
             }
-            Outgoing::Subscribe(pkid) => self.session.subscribe_numbered(*pkid),
+            Outgoing::Subscribe(pkid) | Outgoing::Unsubscribe(pkid) => self.session.subscribe_numbered(*pkid),
             // `AwaitAck` is a collision: the id is still taken, its `Publish` comes when it is free.
             _ => {}
         }
@@ -235,6 +235,10 @@ impl<'a> Connection<'a> {
             Packet::PubAck(ack) => self.puback(&ack),
             Packet::SubAck(ack) => {
                 let codes = ack.return_codes.into_iter().map(mqtt::suback_code);
+                self.session.subscribe_answered(ack.pkid, codes.collect());
+            }
+            Packet::UnsubAck(ack) => {
+                let codes = ack.reasons.into_iter().map(|reason| reason as u8);
                 self.session.subscribe_answered(ack.pkid, codes.collect());
             }
             Packet::Publish(publish) => {

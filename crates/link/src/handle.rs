@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
+use crate::connection::FILTERS_MAX;
 use crate::driver;
 use crate::inbox::{self, Incoming};
 use crate::message::{Message, Qos};
@@ -104,32 +105,55 @@ impl Link {
     /// Subscribes and remembers the filter. Connected: waits for the SUBACK; a refused filter is not remembered. Not
     /// connected: returns at once, and the filter is subscribed before [`Link::connected`] says true.
     pub async fn subscribe(&self, filter: impl Into<String>, qos: Qos) -> Result<(), SubscribeError> {
-        let filter = filter.into();
-        let plain = match filter.strip_prefix("$share/") {
-            Some(rest) => rest.split_once('/').map_or("", |(_, filter)| filter),
-            None => &filter,
-        };
-        if !wire::filter::valid_filter(plain) {
-            let why = "it is empty, too long or has a wildcard where none may be";
-            return Err(SubscribeError::Invalid(why));
+        self.subscribe_all(vec![filter.into()], qos).await
+    }
+
+    /// [`Link::subscribe`] for several filters in one packet, at most 100. Those that the peer refuses are not remembered, the
+    /// others are.
+    pub async fn subscribe_all(&self, filters: Vec<String>, qos: Qos) -> Result<(), SubscribeError> {
+        for filter in &filters {
+            let plain = match filter.strip_prefix("$share/") {
+                Some(rest) => rest.split_once('/').map_or("", |(_, filter)| filter),
+                None => filter,
+            };
+            if !wire::filter::valid_filter(plain) {
+                let why = "it is empty, too long or has a wildcard where none may be";
+                return Err(SubscribeError::Invalid(why));
+            }
+        }
+        if filters.len() > FILTERS_MAX {
+            return Err(SubscribeError::Invalid("there are more than 100 of them"));
         }
         if *self.close.borrow() {
             return Err(SubscribeError::Closed);
         }
         let _one = self.shared.subscribing.lock().await;
-        let Some(session) = self.shared.remember(&filter, qos) else {
+        let Some(session) = self.shared.remember(&filters, qos) else {
             return Ok(());
         };
-        let Ok(answer) = session.subscribe(&[(filter.clone(), qos)]) else {
+        let asked: Vec<_> = filters.iter().map(|filter| (filter.clone(), qos)).collect();
+        let Ok(answer) = session.subscribe(&asked) else {
             return Ok(());
         };
-        match answer.await.as_deref() {
-            Ok([code]) if *code >= 0x80 => {
-                self.shared.forget(&filter);
-                Err(SubscribeError::Refused { reason_code: *code })
+        // Without an answer the connection ended: the next one subscribes them.
+        let codes = answer.await.unwrap_or_default();
+        let mut outcome = Ok(());
+        for (filter, reason_code) in filters.iter().zip(codes) {
+            if reason_code >= 0x80 {
+                self.shared.forget(filter);
+                outcome = Err(SubscribeError::Refused { reason_code });
             }
-            // Answered well, or the connection ended: the next one subscribes it.
-            _ => Ok(()),
+        }
+        outcome
+    }
+
+    /// Forgets a filter and tells the peer so, if connected; waits for its answer then.
+    pub async fn unsubscribe(&self, filter: &str) {
+        let _one = self.shared.subscribing.lock().await;
+        let Some(session) = self.shared.forget(filter) else { return };
+        if let Ok(answer) = session.unsubscribe(filter) {
+            // Whatever the answer, what comes on that filter is wanted no more.
+            let _ = answer.await;
         }
     }
 

@@ -38,7 +38,7 @@ struct Waiting {
     _room: OwnedSemaphorePermit,
 }
 
-/// Gets one code for each filter of a SUBSCRIBE.
+/// Gets one code for each filter of a SUBSCRIBE or UNSUBSCRIBE.
 type SubscribeWaiting = oneshot::Sender<Vec<u8>>;
 
 /// The connection ended before the request was handed over.
@@ -98,6 +98,18 @@ impl Session {
         Ok(heard)
     }
 
+    /// Hands an UNSUBSCRIBE over; the receiver hears of its answer.
+    pub(crate) fn unsubscribe(&self, filter: &str) -> Result<oneshot::Receiver<Vec<u8>>, Ended> {
+        let (answer, heard) = oneshot::channel();
+        let mut table = self.table();
+        if table.ended {
+            return Err(Ended);
+        }
+        self.client.try_unsubscribe(filter).map_err(|_| Ended)?;
+        table.subscribes_handed.push_back(answer);
+        Ok(heard)
+    }
+
     /// Asks the client to say goodbye.
     pub(crate) fn disconnect(&self) {
         // Without room it goes without a word.
@@ -135,7 +147,7 @@ impl Session {
         self.table().numbered_count > 0
     }
 
-    /// The oldest handed SUBSCRIBE was written under this packet id.
+    /// The oldest handed SUBSCRIBE or UNSUBSCRIBE was written under this packet id.
     pub(crate) fn subscribe_numbered(&self, pkid: u16) {
         let mut table = self.table();
         if let Some(waiting) = table.subscribes_handed.pop_front() {
@@ -143,7 +155,7 @@ impl Session {
         }
     }
 
-    /// The peer answered the SUBSCRIBE of this packet id.
+    /// The peer answered the SUBSCRIBE or UNSUBSCRIBE of this packet id.
     pub(crate) fn subscribe_answered(&self, pkid: u16, codes: Vec<u8>) {
         let mut table = self.table();
         let place = table.subscribes_numbered.iter().position(|(numbered, _)| *numbered == pkid);

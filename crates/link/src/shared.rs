@@ -30,19 +30,24 @@ impl Shared {
         }
     }
 
-    /// Remembers a filter and gives the session that it must be added to, if there is one.
-    pub(crate) fn remember(&self, filter: &str, qos: Qos) -> Option<Arc<Session>> {
+    /// Remembers filters and gives the session that they must be added to, if there is one.
+    pub(crate) fn remember(&self, added: &[String], qos: Qos) -> Option<Arc<Session>> {
         let mut filters = self.filters();
-        match filters.iter_mut().find(|(known, _)| known == filter) {
-            Some(known) => known.1 = qos,
-            None => filters.push((filter.to_owned(), qos)),
+        for filter in added {
+            match filters.iter_mut().find(|(known, _)| known == filter) {
+                Some(known) => known.1 = qos,
+                None => filters.push((filter.clone(), qos)),
+            }
         }
         self.current.borrow().clone()
     }
 
-    /// Forgets a filter.
-    pub(crate) fn forget(&self, filter: &str) {
-        self.filters().retain(|(known, _)| known != filter);
+    /// Forgets a filter; gives the session that has it, if it was known and there is one.
+    pub(crate) fn forget(&self, filter: &str) -> Option<Arc<Session>> {
+        let mut filters = self.filters();
+        let before = filters.len();
+        filters.retain(|(known, _)| known != filter);
+        if filters.len() == before { None } else { self.current.borrow().clone() }
     }
 
     /// Makes `session` the current one if `done` is all that is remembered, else gives the rest.

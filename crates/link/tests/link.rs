@@ -199,6 +199,26 @@ async fn refused_filters_are_told_at_once_and_at_each_connection() {
 }
 
 #[tokio::test]
+async fn filters_come_and_go_on_one_connection_and_those_that_went_do_not_come_back() {
+    let script = Script::default().on_subscribe(|filter| if filter == "down/b/lease" { 0x87 } else { 1 });
+    let (peer, link, _incoming) = linked(script).await;
+    let filters = |all: &[&str]| all.iter().map(|filter| (*filter).to_owned()).collect::<Vec<_>>();
+    in_time(link.subscribe_all(filters(&["down/a/receipts", "down/a/lease"]), Qos::One)).await.unwrap();
+    let refused = in_time(link.subscribe_all(filters(&["down/b/receipts", "down/b/lease"]), Qos::One)).await;
+    assert_eq!(refused, Err(SubscribeError::Refused { reason_code: 0x87 }));
+    in_time(link.unsubscribe("down/a/lease")).await;
+    in_time(link.unsubscribe("down/a/lease")).await;
+    let gone = peer.seen().into_iter().filter(|seen| matches!(seen.packet, Packet::Unsubscribe { .. })).count();
+    assert_eq!(gone, 1, "what is not subscribed is not unsubscribed");
+    let mut said = link.connected();
+    said.mark_unchanged();
+    peer.hang_up();
+    in_time(said.wait_for(|connected| !connected)).await.unwrap();
+    in_time(said.wait_for(|connected| *connected)).await.unwrap();
+    assert_eq!(peer.filters(1), ["down/a/receipts", "down/b/receipts"]);
+}
+
+#[tokio::test]
 async fn messages_come_with_everything_they_carry() {
     let (peer, link, mut incoming) = linked(Script::default()).await;
     in_time(link.subscribe("query/#", Qos::One)).await.unwrap();
