@@ -21,6 +21,7 @@ mod sender;
 mod telling;
 mod tickets;
 mod uplink;
+mod way;
 mod window;
 
 use std::convert::Infallible;
