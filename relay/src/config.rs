@@ -7,6 +7,9 @@ use broker::Access;
 use chassis::{Size, Span};
 use serde::Deserialize;
 use wire::RelayId;
+use wire::group::ADDRESS_BYTES_MAX;
+
+use crate::dial::host_and_port;
 
 use crate::area::Threshold;
 
@@ -30,6 +33,8 @@ pub struct Config {
     pub access: Access,
     /// The cloud; without it the relay keeps everything.
     pub cloud: Option<CloudConfig>,
+    /// The group that the relay belongs to; without it the relay is on its own.
+    pub group: Option<GroupConfig>,
     /// Limits of the storage.
     #[serde(default)]
     pub storage: Storage,
@@ -85,6 +90,43 @@ impl CloudConfig {
             window_bytes: window_bytes(),
             receipt_timeout: receipt_timeout(),
         }
+    }
+}
+
+/// The relay's place among others.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupConfig {
+    /// The group's name, unique at the cloud.
+    pub name: RelayId,
+    /// Where the other members reach this one, `host:port`; without it the relay is never proxy.
+    #[serde(default)]
+    pub advertise: String,
+    /// Time between heartbeats.
+    #[serde(default = "heartbeat")]
+    pub heartbeat: Span,
+    /// What is collected from sensors is counted by periods of this length.
+    #[serde(default = "period")]
+    pub period: Span,
+    /// User name at the other members; that at the cloud if it is left out.
+    pub user: Option<String>,
+    /// File whose first line is the password there.
+    pub password_file: Option<PathBuf>,
+}
+
+fn heartbeat() -> Span {
+    Span::millis(500)
+}
+
+fn period() -> Span {
+    Span::seconds(60)
+}
+
+impl GroupConfig {
+    /// A member of the group `name` that others reach at `advertise`, with default times.
+    pub fn new(name: RelayId, advertise: impl Into<String>) -> Self {
+        let (heartbeat, period) = (heartbeat(), period());
+        Self { name, advertise: advertise.into(), heartbeat, period, user: None, password_file: None }
     }
 }
 
@@ -154,8 +196,20 @@ pub enum ConfigError {
     #[error("listen is empty; give at least one address, like [\"0.0.0.0:1883\"]")]
     NoListener,
     /// One of the pair is missing.
-    #[error("cloud.user and cloud.password_file belong together; give both or neither")]
-    HalfCredentials,
+    #[error("{section}.user and {section}.password_file belong together; give both or neither")]
+    HalfCredentials {
+        /// Where.
+        section: &'static str,
+    },
+    /// Nothing for the group to share.
+    #[error("there is a [group] and no [cloud]; add [cloud], or leave [group] out")]
+    NoCloud,
+    /// The others could not connect there.
+    #[error("group.advertise = {given:?} is not host:port; give the address of a listener as the other members reach it")]
+    Advertise {
+        /// Its value.
+        given: String,
+    },
     /// A limit that would stop everything.
     #[error("{field} is zero; give a positive value")]
     Zero {
@@ -186,6 +240,7 @@ impl Config {
             data,
             access: Access::Anonymous,
             cloud,
+            group: None,
             storage: Storage::default(),
             broker: BrokerLimits::default(),
         }
@@ -209,12 +264,26 @@ impl Config {
         }
         if let Some(cloud) = &self.cloud {
             if cloud.user.is_some() != cloud.password_file.is_some() {
-                return Err(ConfigError::HalfCredentials);
+                return Err(ConfigError::HalfCredentials { section: "cloud" });
             }
             not_zero("cloud.port", u64::from(cloud.port))?;
             not_zero("cloud.window_frames", cloud.window_frames as u64)?;
             not_zero("cloud.window_bytes", cloud.window_bytes.bytes())?;
             not_zero("cloud.receipt_timeout", cloud.receipt_timeout.duration().as_millis() as u64)?;
+        }
+        if let Some(group) = &self.group {
+            if self.cloud.is_none() {
+                return Err(ConfigError::NoCloud);
+            }
+            if group.user.is_some() != group.password_file.is_some() {
+                return Err(ConfigError::HalfCredentials { section: "group" });
+            }
+            let advertised = host_and_port(&group.advertise).is_some() && group.advertise.len() <= ADDRESS_BYTES_MAX;
+            if !group.advertise.is_empty() && !advertised {
+                return Err(ConfigError::Advertise { given: group.advertise.clone() });
+            }
+            not_zero("group.heartbeat", group.heartbeat.duration().as_millis() as u64)?;
+            not_zero("group.period", group.period.duration().as_millis() as u64)?;
         }
         let storage = &self.storage;
         for (field, value) in [

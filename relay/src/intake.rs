@@ -3,6 +3,8 @@
 //! A publish to `op/{operation}/{area}/{sensor}/{stream…}` is one raw reading, and the relay is its origin. A publish to
 //! `op/{operation}/{area}/{sensor}` is a frame of records that an agent has already given their keys. Both are acknowledged
 //! when they are committed. `probe/{area}/{sensor}` keeps nothing: its acknowledgement is what the agent times (A1).
+//!
+//! What another member of the group publishes to `up/{member}/…` is passed on to the cloud, see [`crate::group`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,6 +17,7 @@ use tokio::task::JoinHandle;
 use wire::{Announcement, Epoch, FrameView, Operation, RunBuilder, SensorId, Series, Topic};
 
 use crate::announcing::{Announcing, Unsettled};
+use crate::group::{Passing, Proxy, Volume};
 use crate::metrics::{Metrics, Refused};
 use crate::room::Room;
 
@@ -45,18 +48,37 @@ pub struct RelayIntake {
     metrics: Metrics,
     room: Room,
     announcing: Announcing,
+    group: Option<Grouped>,
+}
+
+/// What the intake of a member of a group does beside.
+#[derive(Debug, Clone)]
+pub(crate) struct Grouped {
+    /// Counts what is collected.
+    pub(crate) volume: Volume,
+    /// Passes on what other members say.
+    pub(crate) proxy: Proxy,
+    /// The largest packet of a sensor or an agent: those of members are larger.
+    pub(crate) packet_bytes_max: usize,
 }
 
 impl RelayIntake {
     /// An intake that keeps everything in `archive`, while there is room.
     pub fn new(archive: Archive, clock: Arc<dyn Clock>, metrics: Metrics, room: Room, announcing: Announcing) -> Self {
-        Self { archive, clock, metrics, room, announcing }
+        Self { archive, clock, metrics, room, announcing, group: None }
+    }
+
+    /// The same, of a member of a group.
+    pub(crate) fn in_group(mut self, group: Option<Grouped>) -> Self {
+        self.group = group;
+        self
     }
 }
 
 impl Intake for RelayIntake {
     fn claims(&self, topic: &str) -> bool {
-        topic.starts_with("op/") || topic.starts_with("probe/")
+        let own = topic.starts_with("op/") || topic.starts_with("probe/");
+        own || (self.group.is_some() && (topic.starts_with("up/") || topic.starts_with("down/")))
     }
 
     fn open(&self, _client: &Client) -> Box<dyn IntakeSession> {
@@ -66,6 +88,9 @@ impl Intake for RelayIntake {
             metrics: self.metrics.clone(),
             room: self.room.clone(),
             announcing: self.announcing.clone(),
+            group: self.group.clone(),
+            passing: self.group.as_ref().map(|group| Passing::new(group.proxy.clone())),
+            bytes: 0,
             waiting: Arc::default(),
             batch: 0,
             slots: FxHashMap::default(),
@@ -101,6 +126,11 @@ struct Session {
     metrics: Metrics,
     room: Room,
     announcing: Announcing,
+    group: Option<Grouped>,
+    /// If this is the connection of another member.
+    passing: Option<Passing>,
+    /// Payload bytes since the last commit.
+    bytes: u64,
     /// Batches that found the archive's queue full and wait for it. While there are any, later ones wait too: readings of one
     /// connection keep their order.
     waiting: Arc<AtomicUsize>,
@@ -168,11 +198,16 @@ impl Session {
         };
         self.check_room(operation)?;
         let pushed = self.collected[side(operation)].raw[run].push(at, payload);
-        pushed.map_err(|_| self.refuse(Refused::Payload, Refusal::PayloadFormatInvalid))
+        pushed.map_err(|_| self.refuse(Refused::Payload, Refusal::PayloadFormatInvalid))?;
+        self.bytes += payload.len() as u64;
+        Ok(())
     }
 
     fn offer_frame(&mut self, operation: Operation, sensor: &SensorId, payload: &[u8]) -> Result<(), Refusal> {
         self.check_room(operation)?;
+        if self.group.as_ref().is_some_and(|group| payload.len() > group.packet_bytes_max) {
+            return Err(self.refuse(Refused::Payload, Refusal::PayloadFormatInvalid));
+        }
         let frame = match FrameView::parse(payload) {
             Ok(frame) if self.may_say(operation, sensor, &frame) => frame,
             _ => return Err(self.refuse(Refused::Payload, Refusal::PayloadFormatInvalid)),
@@ -181,6 +216,7 @@ impl Session {
         collected.framed.extend_from_slice(frame.runs);
         let announced = frame.secrets.into_iter();
         collected.secrets.extend(announced.map(|(epoch, secret)| Announcement { epoch, scope: Some(sensor.clone()), secret }));
+        self.bytes += payload.len() as u64;
         Ok(())
     }
 
@@ -213,11 +249,36 @@ impl IntakeSession for Session {
                 Err(_) => Err(self.refuse(Refused::Topic, Refusal::TopicNameInvalid)),
             },
             Ok(Topic::Probe { .. }) => Ok(()),
+            Ok(Topic::Up { relay, kind }) if self.passing.is_some() => {
+                self.passing.as_mut().map_or(Ok(()), |passing| passing.offer(relay, kind, offer.payload))
+            }
+            // Only the cloud speaks there, and it speaks through us.
+            Ok(Topic::Down { .. }) => Err(self.refuse(Refused::Topic, Refusal::NotAuthorized)),
             _ => Err(self.refuse(Refused::Topic, Refusal::TopicNameInvalid)),
         }
     }
 
+    fn alone(&self) -> bool {
+        self.passing.as_ref().is_some_and(Passing::has_offered)
+    }
+
     fn commit(&mut self) -> Option<Commit> {
+        if let Some(passed) = self.passing.as_mut().and_then(Passing::commit) {
+            // What sensors said before it in one read waits with it, if anybody is both.
+            return Some(match self.commit_own() {
+                None => passed,
+                Some(own) => Box::pin(async move {
+                    own.await?;
+                    passed.await
+                }),
+            });
+        }
+        self.commit_own()
+    }
+}
+
+impl Session {
+    fn commit_own(&mut self) -> Option<Commit> {
         let mut jobs = Vec::new();
         for operation in [Operation::Store, Operation::Forward] {
             let lane = lane_of(operation);
@@ -239,10 +300,15 @@ impl IntakeSession for Session {
         }
         let keeping = self.keep(jobs);
         let (metrics, room) = (self.metrics.clone(), self.room.clone());
+        let bytes = std::mem::take(&mut self.bytes);
+        let volume = self.group.as_ref().map(|group| (group.volume.clone(), Arc::clone(&self.clock)));
         Some(Box::pin(async move {
             match keeping.await {
                 Ok(records) => {
                     metrics.taken(records);
+                    if let Some((volume, clock)) = volume {
+                        volume.add(clock.now(), bytes);
+                    }
                     Ok(())
                 }
                 Err(error) => Err(refusal(&metrics, &room, &error)),

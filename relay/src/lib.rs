@@ -7,7 +7,11 @@
 
 mod announcing;
 mod area;
+mod candidate;
 mod config;
+mod dial;
+mod ears;
+mod group;
 mod handover;
 mod index;
 mod intake;
@@ -29,17 +33,23 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use archive::{Archive, Selection};
 use broker::{Broker, Watch};
 use chassis::{Clock, Policy, Registry, Units};
 use tokio::task::JoinError;
 
+use crate::group::proxy::Downward;
+use crate::group::{Proxy, Pulse, Volume};
+use crate::intake::Grouped;
+
 pub use announcing::Announcing;
 pub use area::{Threshold, ThresholdFault};
 pub use broker::Access;
-pub use config::{BrokerLimits, CloudConfig, Config, ConfigError, Storage};
+pub use config::{BrokerLimits, CloudConfig, Config, ConfigError, GroupConfig, Storage};
+pub use dial::Dial;
+pub use group::{GroupMetrics, Member};
 pub use handover::{Handover, HandoverError};
 pub use intake::RelayIntake;
 pub use metrics::Metrics;
@@ -50,6 +60,10 @@ pub use window::{Limits, Window};
 
 /// A page that the cloud refuses for good is tried again after this time at first.
 const REFUSED_RETRY: Duration = Duration::from_secs(60);
+/// The largest packet of another member: a frame with a page as large as a page gets, as the cloud takes it.
+const MEMBER_PACKET_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The proxy's connection has room for the windows of so many members.
+const SHARED_WINDOWS: u16 = 4;
 /// How long connections may take to finish the packets in hand.
 const GOODBYE: Duration = Duration::from_secs(5);
 
@@ -84,8 +98,10 @@ pub enum StartError {
     #[error("the broker does not start")]
     Broker(#[from] broker::StartError),
     /// The password file can't be read.
-    #[error("cloud.password_file = {}: can't be read", path.display())]
+    #[error("{section}.password_file = {}: can't be read", path.display())]
     Password {
+        /// Where it is named.
+        section: &'static str,
         /// The file.
         path: PathBuf,
         /// Why.
@@ -101,6 +117,7 @@ pub struct Relay {
     handover: Arc<Handover>,
     outlet: Outlet,
     metrics: Metrics,
+    downward: Option<Downward>,
     uplink: Option<Uplink>,
     policy: broker::Policy,
     watch: Watch,
@@ -114,7 +131,7 @@ impl Relay {
     /// [`StartError`]; nothing is left running.
     pub async fn start(config: Config, parts: Parts) -> Result<Self, StartError> {
         config.check()?;
-        let credentials = config.cloud.as_ref().map(credentials).transpose()?.flatten();
+        let logins = Logins::read(&config)?;
         let (policy, watch) = config.access.open()?;
         let archive = {
             let (config, clock) = (config.clone(), Arc::clone(&parts.clock));
@@ -123,12 +140,22 @@ impl Relay {
         let metrics = Metrics::register(&parts.registry);
         let room = Room::new(archive.clone(), budgets(&config.storage), metrics.clone());
         let announcing = Announcing::default();
+        let outlet = Outlet::new(config.relay.clone());
+        let joined = config.group.as_ref().map(|group| join(group, &config, &archive, &parts.registry));
+        let (grouped, member, downward) = match joined {
+            Some((grouped, member, downward)) => (Some(grouped), Some(member), Some(downward)),
+            None => (None, None, None),
+        };
         let intake =
-            RelayIntake::new(archive.clone(), Arc::clone(&parts.clock), metrics.clone(), room.clone(), announcing.clone());
+            RelayIntake::new(archive.clone(), Arc::clone(&parts.clock), metrics.clone(), room.clone(), announcing.clone())
+                .in_group(grouped);
         let settings = broker::Settings {
             listen: config.listen.clone(),
             connections_max: config.broker.connections_max,
-            packet_bytes_max: config.broker.packet_bytes_max.bytes() as usize,
+            packet_bytes_max: match &config.group {
+                Some(_) => MEMBER_PACKET_BYTES_MAX,
+                None => config.broker.packet_bytes_max.bytes() as usize,
+            },
             ..broker::Settings::default()
         };
         let broker = Broker::start(
@@ -143,9 +170,7 @@ impl Relay {
         )
         .await?;
         let handover = Arc::new(Handover::new(archive.clone(), config.storage.outgoing_budget.bytes(), metrics.clone()));
-        let outlet = Outlet::new(config.relay.clone());
         let uplink = config.cloud.as_ref().map(|cloud| {
-            let (link, incoming) = link::Link::start(link_config(&config, cloud, credentials, &archive));
             let limits = Limits {
                 frames_max: cloud.window_frames,
                 bytes_max: cloud.window_bytes.bytes() as usize,
@@ -154,13 +179,14 @@ impl Relay {
             Uplink {
                 relay: config.relay.clone(),
                 archive: archive.clone(),
-                link,
-                incoming,
+                dial: logins.dial(&config, cloud, &archive),
+                member,
                 window: Window::new(limits),
                 refused_retry: REFUSED_RETRY,
                 handover: Arc::clone(&handover),
                 announcing,
                 outlet: outlet.clone(),
+                clock: Arc::clone(&parts.clock),
                 metrics: metrics.clone(),
             }
         });
@@ -173,7 +199,7 @@ impl Relay {
             clock: parts.clock,
             metrics: metrics.clone(),
         });
-        Ok(Self { broker, archive, handover, outlet, metrics, uplink, policy, watch, keeper })
+        Ok(Self { broker, archive, handover, outlet, metrics, downward, uplink, policy, watch, keeper })
     }
 
     /// Addresses that the broker listens at.
@@ -216,7 +242,7 @@ impl Relay {
     /// Adds the relay's units. Stopped in reverse order: the broker finishes its packets, then the uplink ends, then the archive
     /// is closed.
     pub fn units(self, units: &mut Units) {
-        let Self { broker, archive, handover, outlet, metrics, uplink, watch, keeper, .. } = self;
+        let Self { broker, archive, handover, outlet, metrics, downward, uplink, watch, keeper, .. } = self;
         let owner = archive.clone();
         units.add("archive", Policy::Fatal, move |stop| {
             let archive = owner.clone();
@@ -254,6 +280,16 @@ impl Relay {
                 Ok::<_, Infallible>(())
             }
         });
+        let (mut downward, hub) = (downward, broker.hub());
+        if downward.is_some() {
+            units.add("proxy", Policy::Fatal, move |stop| {
+                let (downward, hub) = (downward.take().expect("a fatal unit starts once"), hub.clone());
+                async move {
+                    downward.deliver(hub, stop).await;
+                    Ok::<_, Infallible>(())
+                }
+            });
+        }
         let mut uplink = uplink;
         if uplink.is_some() {
             units.add("uplink", Policy::Fatal, move |stop| {
@@ -314,22 +350,52 @@ fn open_archive(config: &Config, clock: Arc<dyn Clock>) -> Result<Archive, Start
     Ok(archive)
 }
 
-fn credentials(cloud: &CloudConfig) -> Result<Option<link::Credentials>, StartError> {
-    let (Some(user), Some(path)) = (&cloud.user, &cloud.password_file) else { return Ok(None) };
-    let text = std::fs::read_to_string(path).map_err(|source| StartError::Password { path: path.clone(), source })?;
-    let password = text.lines().next().unwrap_or_default().to_owned();
-    Ok(Some(link::Credentials { user: user.clone(), password }))
+/// What the intake, the uplink and the broker of a member of a group have in common.
+fn join(group: &GroupConfig, config: &Config, archive: &Archive, registry: &Registry) -> (Grouped, Member, Downward) {
+    let volume = Volume::new(group.period.duration());
+    let (proxy, downward) = Proxy::new(config.relay.clone(), GroupMetrics::register(registry));
+    let interval = group.heartbeat.duration();
+    let address = group.advertise.clone();
+    let pulse = Pulse::new(group.name.clone(), archive.epoch(), address, interval, volume.clone(), Instant::now());
+    let packet_bytes_max = config.broker.packet_bytes_max.bytes() as usize;
+    (Grouped { volume, proxy: proxy.clone(), packet_bytes_max }, Member { pulse, proxy }, downward)
 }
 
-fn link_config(
-    config: &Config,
-    cloud: &CloudConfig,
-    credentials: Option<link::Credentials>,
-    archive: &Archive,
-) -> link::LinkConfig {
-    let client = format!("relay-{}-{}", config.relay, archive.epoch());
-    let mut settings = link::LinkConfig::new(cloud.host.clone(), cloud.port, client);
-    settings.credentials = credentials;
-    settings.inflight_max = u16::try_from(cloud.window_frames).unwrap_or(u16::MAX);
-    settings
+/// Who the relay is at the cloud and at other members.
+struct Logins {
+    cloud: Option<link::Credentials>,
+    members: Option<link::Credentials>,
+}
+
+impl Logins {
+    fn read(config: &Config) -> Result<Self, StartError> {
+        let cloud = match &config.cloud {
+            Some(cloud) => login("cloud", &cloud.user, &cloud.password_file)?,
+            None => None,
+        };
+        let members = match &config.group {
+            Some(group) => login("group", &group.user, &group.password_file)?.or_else(|| cloud.clone()),
+            None => None,
+        };
+        Ok(Self { cloud, members })
+    }
+
+    fn dial(self, config: &Config, cloud: &CloudConfig, archive: &Archive) -> Dial {
+        let client = format!("relay-{}-{}", config.relay, archive.epoch());
+        let mut settings = link::LinkConfig::new(cloud.host.clone(), cloud.port, client);
+        settings.credentials = self.cloud;
+        settings.inflight_max = u16::try_from(cloud.window_frames).unwrap_or(u16::MAX);
+        if config.group.is_none() {
+            return Dial::cloud(settings);
+        }
+        settings.inflight_max = settings.inflight_max.saturating_mul(SHARED_WINDOWS);
+        Dial::group(settings, self.members)
+    }
+}
+
+fn login(section: &'static str, user: &Option<String>, file: &Option<PathBuf>) -> Result<Option<link::Credentials>, StartError> {
+    let (Some(user), Some(path)) = (user, file) else { return Ok(None) };
+    let text = std::fs::read_to_string(path).map_err(|source| StartError::Password { section, path: path.clone(), source })?;
+    let password = text.lines().next().unwrap_or_default().to_owned();
+    Ok(Some(link::Credentials { user: user.clone(), password }))
 }

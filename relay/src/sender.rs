@@ -38,6 +38,8 @@ pub(crate) struct Sender {
     relay: RelayId,
     archive: Archive,
     link: Link,
+    /// Of the lease by which frames go; 0 if there is none.
+    term: u64,
     window: Window,
     metrics: Metrics,
     last_page: watch::Receiver<u64>,
@@ -74,6 +76,8 @@ pub(crate) struct Sent {
     pub(crate) number: u64,
     /// Whether it carried announcements of secrets.
     pub(crate) told: bool,
+    /// Size of the frame.
+    pub(crate) bytes: usize,
     /// Whether its receipt was overdue.
     pub(crate) overdue: bool,
     /// Its acknowledgement; `None` if it was refused here.
@@ -97,6 +101,7 @@ impl Sender {
             in_hand: None,
             archive,
             link,
+            term: 0,
             window,
             metrics,
         }
@@ -111,8 +116,10 @@ impl Sender {
         self.aside.len()
     }
 
-    /// From the oldest page that has no receipt, on another connection.
-    pub(crate) fn start_over(&mut self) {
+    /// From the oldest page that has no receipt, by another connection, stamped with this term.
+    pub(crate) fn start_over(&mut self, link: &Link, term: u64) {
+        self.link = link.clone();
+        self.term = term;
         self.window.clear();
         self.aside.clear();
         self.live.rewind();
@@ -158,9 +165,10 @@ impl Sender {
     fn went(&mut self, frame: Frame, outcome: Result<Ticket, PublishError>, now: Instant) -> Sent {
         let Frame { lane, number, bytes, told, again } = frame;
         let overdue = again && self.window.holds(number);
+        let size = bytes.len();
         let ticket = match outcome {
             Ok(ticket) => {
-                self.window.sent(number, lane, bytes.len(), now);
+                self.window.sent(number, lane, size, now);
                 self.aside.sent(number);
                 self.metrics.sent(again);
                 Some(ticket)
@@ -171,7 +179,7 @@ impl Sender {
                 None
             }
         };
-        Sent { number, told, overdue, ticket }
+        Sent { number, told, bytes: size, overdue, ticket }
     }
 
     fn frame(&mut self, ready: &Ready) -> Frame {
@@ -182,7 +190,7 @@ impl Sender {
             relay: self.relay.as_str(),
             relay_epoch: self.archive.epoch(),
             number: page.id,
-            term: 0,
+            term: self.term,
             historical: *lane == Lane::Backlog,
             secrets,
             runs: &page.body,

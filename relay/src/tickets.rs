@@ -1,4 +1,5 @@
-//! What the connection answers to frames. Only refusals matter: custody moves by receipts, never by a PUBACK.
+//! What the connection answers to frames. Custody moves by receipts, never by a PUBACK: acknowledgements are only counted, refusals
+//! matter.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -18,37 +19,73 @@ pub(crate) struct Refused {
     pub(crate) error: PublishError,
 }
 
+/// What came.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// Acknowledgements of so many frames and bytes.
+    Acknowledged {
+        /// Frames.
+        frames: u64,
+        /// Their bytes.
+        bytes: usize,
+    },
+    /// A refusal.
+    Refused(Refused),
+}
+
+/// A frame whose acknowledgement is waited for.
+#[derive(Debug)]
+struct Waiting {
+    number: u64,
+    told: bool,
+    bytes: usize,
+    ticket: Ticket,
+}
+
 /// Acknowledgements under way. They come in order, so only the first is waited for.
 #[derive(Debug, Default)]
 pub(crate) struct Tickets {
-    waiting: VecDeque<(u64, bool, Ticket)>,
+    waiting: VecDeque<Waiting>,
+    /// Behind acknowledgements that were told of first.
+    refused: Option<Refused>,
 }
 
 impl Tickets {
     /// A frame was handed to the connection.
-    pub(crate) fn push(&mut self, number: u64, told: bool, ticket: Ticket) {
-        self.waiting.push_back((number, told, ticket));
+    pub(crate) fn push(&mut self, number: u64, told: bool, bytes: usize, ticket: Ticket) {
+        self.waiting.push_back(Waiting { number, told, bytes, ticket });
     }
 
     /// The connection is gone, and the answers with it.
     pub(crate) fn clear(&mut self) {
-        self.waiting.clear();
+        *self = Self::default();
     }
 
-    /// The next refusal; pending while there is none.
-    pub(crate) async fn refused(&mut self) -> Refused {
+    /// The next refusal, or the acknowledgements before it; pending while there is neither.
+    pub(crate) async fn next(&mut self) -> Answer {
         std::future::poll_fn(|cx| {
-            while let Some((number, told, ticket)) = self.waiting.front_mut() {
-                let (number, told) = (*number, *told);
-                let Poll::Ready(outcome) = Pin::new(ticket).poll(cx) else { return Poll::Pending };
-                self.waiting.pop_front();
+            if let Some(refused) = self.refused.take() {
+                return Poll::Ready(Answer::Refused(refused));
+            }
+            let (mut frames, mut bytes) = (0, 0);
+            while let Some(front) = self.waiting.front_mut() {
+                let Poll::Ready(outcome) = Pin::new(&mut front.ticket).poll(cx) else { break };
+                let Some(Waiting { number, told, bytes: size, .. }) = self.waiting.pop_front() else { break };
                 match outcome {
+                    Ok(()) => {
+                        frames += 1;
+                        bytes += size;
+                    }
                     // Lost with its connection: the end of that is seen elsewhere and starts everything over.
-                    Ok(()) | Err(PublishError::Lost | PublishError::Closed) => {}
-                    Err(error) => return Poll::Ready(Refused { number, told, error }),
+                    Err(PublishError::Lost | PublishError::Closed) => {}
+                    Err(error) if frames > 0 => {
+                        self.refused = Some(Refused { number, told, error });
+                        break;
+                    }
+                    Err(error) => return Poll::Ready(Answer::Refused(Refused { number, told, error })),
                 }
             }
-            Poll::Pending
+            if frames > 0 { Poll::Ready(Answer::Acknowledged { frames, bytes }) } else { Poll::Pending }
         })
         .await
     }

@@ -68,6 +68,7 @@ impl Link {
     pub fn start(config: LinkConfig) -> (Self, Incoming) {
         let (inbox, incoming) = inbox::inbox(config.incoming_max, config.incoming_bytes_max);
         let shared = Arc::new(Shared::new());
+        shared.remember(&config.filters, Qos::One);
         let close = watch::Sender::new(false);
         let closing = Closing(close.subscribe());
         tokio::spawn(driver::drive(config, shared.clone(), inbox, closing));

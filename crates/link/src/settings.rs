@@ -38,6 +38,8 @@ pub struct LinkConfig {
     pub incoming_max: usize,
     /// Payload bytes kept for [`crate::Incoming`] when it isn't read; then the connection waits.
     pub incoming_bytes_max: usize,
+    /// Filters that are subscribed at QoS 1 on every connection from the first one on.
+    pub filters: Vec<String>,
     /// Seed of the jitter; `None` takes one from the operating system. Tests give one.
     pub seed: Option<u64>,
 }
@@ -59,6 +61,7 @@ impl LinkConfig {
             refused_retry: Duration::from_secs(30),
             incoming_max: 1024,
             incoming_bytes_max: 64 * 1024 * 1024,
+            filters: Vec::new(),
             seed: None,
         }
     }

@@ -159,19 +159,21 @@ async fn publishes_that_wait_for_room_survive_the_lost_connection() {
 #[tokio::test]
 async fn filters_are_subscribed_again_before_connected_is_said() {
     let peer = Peer::start(Script::default()).await;
-    let (link, _incoming) = Link::start(config(peer.address()));
+    let mut config = config(peer.address());
+    config.filters = vec!["down/relay-1/lease".to_owned()];
+    let (link, _incoming) = Link::start(config);
     // Before the connection is there.
     link.subscribe("down/relay-1/receipts", Qos::One).await.unwrap();
     connected(&link).await;
     in_time(link.subscribe("down/relay-1/commands", Qos::One)).await.unwrap();
-    assert_eq!(peer.filters(0).len(), 2);
+    assert_eq!(peer.filters(0).len(), 3);
 
     let mut said = link.connected();
     said.mark_unchanged();
     peer.hang_up();
     in_time(said.wait_for(|connected| !connected)).await.unwrap();
     in_time(said.wait_for(|connected| *connected)).await.unwrap();
-    assert_eq!(peer.filters(1), ["down/relay-1/receipts", "down/relay-1/commands"]);
+    assert_eq!(peer.filters(1), ["down/relay-1/lease", "down/relay-1/receipts", "down/relay-1/commands"]);
 }
 
 #[tokio::test]

@@ -72,10 +72,7 @@ fn a7_the_holder_itself_goes_directly_with_its_term() {
     assert!(machine.lease(&told(2, 3, "me"), now).is_empty());
     // Another's lease: no more its own term, and then through the other.
     machine.beat(3, now);
-    assert_eq!(
-        machine.lease(&told(3, 4, "a"), now),
-        [Action::Go(Way::Direct { term: 0 }, Why::Lease), try_it("a")]
-    );
+    assert_eq!(machine.lease(&told(3, 4, "a"), now), [Action::Go(Way::Direct { term: 0 }, Why::Lease), try_it("a")]);
     assert_eq!(machine.limits(), None);
     assert_eq!(machine.tried(true, now), [Action::Go(proxied("a", 4), Why::Lease)]);
     machine.beat(4, now);

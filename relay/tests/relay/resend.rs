@@ -257,19 +257,19 @@ async fn a_page_put_aside_comes_again_after_its_time() {
     let (archive, _) = archive::Archive::open(folder.path(), options).unwrap();
     let mut config = link::LinkConfig::new(cloud.address.ip().to_string(), cloud.address.port(), "relay");
     config.seed = Some(1);
-    let (link, incoming) = link::Link::start(config);
     let limits = relay::Limits { frames_max: 8, bytes_max: 1 << 20, receipt_timeout: Duration::from_secs(60) };
     let metrics = relay::Metrics::default();
     let uplink = relay::Uplink {
         relay: RELAY.parse().unwrap(),
         archive: archive.clone(),
-        link,
-        incoming,
+        dial: relay::Dial::cloud(config),
+        member: None,
         window: relay::Window::new(limits),
         refused_retry: Duration::from_millis(50),
         handover: Arc::new(relay::Handover::new(archive.clone(), 1 << 30, metrics.clone())),
         announcing: relay::Announcing::default(),
         outlet: relay::Outlet::new(RELAY.parse().unwrap()),
+        clock: Arc::new(chassis::SystemClock),
         metrics,
     };
     for n in 0..3 {
