@@ -28,7 +28,7 @@ async fn every_metric_of_a_relay_and_an_agent_is_in_the_manual() {
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let config = format!(
         "relay = \"relay-1\"\nlisten = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\ndata = {:?}\naccess = \"anonymous\"\n\n\
-         [cloud]\nhost = \"127.0.0.1\"\nport = 9\n",
+         [cloud]\nhost = \"127.0.0.1\"\nport = 9\n\n[group]\nname = \"north\"\n",
         path("relay")
     );
     std::fs::write(path("relay.toml"), config).unwrap();

@@ -73,6 +73,7 @@ impl Cloud {
             intake: Arc::new(CloudIntake(shared.clone())),
             clock: Arc::new(SystemClock),
             registry: Registry::new(),
+            feeds: None,
         };
         let broker = Broker::start(settings, parts).await.unwrap();
         let _ = shared.hub.set(broker.hub());
@@ -228,6 +229,8 @@ impl IntakeSession for CloudSession {
                 self.heartbeat(relay.as_str(), offer.payload);
                 Ok(())
             }
+            // The index and replies are no matter of groups.
+            Ok(Topic::Up { .. }) => Ok(()),
             other => panic!("{other:?}"),
         }
     }
