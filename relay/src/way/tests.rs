@@ -1,7 +1,6 @@
 //! The decision, step by step, through all short stories, and through thousands of random ones.
 
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
+use testkit::Seed;
 
 use super::*;
 
@@ -375,17 +374,30 @@ fn c11_all_short_stories_keep_the_rules() {
     }
 }
 
+/// SplitMix64.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % end
+    }
+}
+
 #[test]
 fn c11_thousands_of_random_steps_keep_the_rules() {
-    for seed in 0..200 {
-        let mut rng = StdRng::seed_from_u64(seed);
+    let seed = Seed::new();
+    let mut dice = Dice(seed.value());
+    for _ in 0..200 {
         let mut story = Story::new(Instant::now());
         for _ in 0..200 {
-            let step = match rng.random_range(0..STEPS.len() + 4) {
+            let step = match dice.below(STEPS.len() as u64 + 4) as usize {
                 place if place < STEPS.len() => STEPS[place],
                 place if place == STEPS.len() => Step::BeatRefused,
                 place if place == STEPS.len() + 1 => Step::Alive,
-                place if place == STEPS.len() + 2 => Step::Wait(rng.random_range(1..5_000)),
+                place if place == STEPS.len() + 2 => Step::Wait(1 + dice.below(5_000)),
                 _ => Step::Stands,
             };
             story.take(step);
