@@ -10,6 +10,7 @@ mod broker;
 mod check;
 mod cloud;
 mod demo;
+mod examine;
 mod flush;
 mod gaps;
 mod groups;
@@ -74,6 +75,8 @@ enum Command {
     Proof(proof::Args),
     /// Check a proof with nothing but the address of a chain node.
     Verify(verify::Args),
+    /// Check that the chunks in a relay's or a cloud's folder are what was written. Exit code 1 if any was changed.
+    Examine(examine::Args),
     /// Compare what an agent and the cloud hold with what each of them anchored. Exit code 1 if anything was changed.
     Audit(audit::Args),
     /// Check a configuration file without starting anything.
@@ -108,6 +111,7 @@ fn main() -> Exit {
         Command::Flush(args) => flush::run(args),
         Command::Proof(args) => proof::run(args),
         Command::Verify(args) => verify::run(args),
+        Command::Examine(args) => examine::run(args),
         Command::Audit(args) => audit::run(args),
         Command::Check(args) => check::run(args),
         Command::User(args) => user::run(args),

@@ -173,7 +173,7 @@ fn names(tx: &Transaction<'_>, sql: &str) -> Result<Vec<(u32, String)>, OpenErro
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-fn secrets(tx: &Transaction<'_>, epoch: Epoch, own: &EpochSecret) -> Result<Secrets, OpenError> {
+pub(crate) fn secrets(tx: &Transaction<'_>, epoch: Epoch, own: &EpochSecret) -> Result<Secrets, OpenError> {
     let secrets = Secrets::default();
     secrets.add(&Announcement { epoch, scope: None, secret: own.clone() });
     let mut statement = tx.prepare("SELECT epoch, scope, secret FROM epochs")?;

@@ -34,7 +34,7 @@ fn carry(relay: &Archive, cloud: &Archive, turn: u64) {
     for page in relay.outgoing(Lane::Backlog, 0, 20_000).unwrap().into_iter().rev() {
         let from = FrameRef { relay: relay.name().clone(), relay_epoch: relay.epoch(), number: page.id };
         cloud.append_blocking(Append::Ingest { from, runs: page.body, secrets: vec![] }).unwrap().wait().unwrap();
-        if (page.id + turn) % 3 > 0 {
+        if !(page.id + turn).is_multiple_of(3) {
             wait(relay.delivered(&Intervals::of(page.id, page.id)).unwrap()).unwrap();
         }
     }
@@ -59,7 +59,11 @@ fn child() {
                 }
             });
         }
-        scope.spawn(|| (0..u64::MAX).for_each(|_| drop(relay.close_now().unwrap())));
+        scope.spawn(|| {
+            loop {
+                relay.close_now().unwrap();
+            }
+        });
         scope.spawn(|| {
             loop {
                 let mut spill = HandingOver::new(Selection::Chunks);
@@ -76,7 +80,11 @@ fn child() {
                 thread::sleep(Duration::from_millis(2));
             }
         });
-        scope.spawn(|| (0..).for_each(|turn| carry(&relay, &cloud, turn)));
+        scope.spawn(|| {
+            for turn in 0.. {
+                carry(&relay, &cloud, turn);
+            }
+        });
     });
 }
 
@@ -135,7 +143,10 @@ fn a6_kill_9_at_any_step_of_a_spill_or_a_close_leaves_neither_loss_nor_a_stale_e
         for entry in &listed {
             for (low, high) in entry.seqs.as_slice() {
                 for seq in *low..=*high {
-                    assert!(held.contains(&(entry.series.as_str().to_owned(), seq)), "round {round}: {seq} of {entry:?} is nowhere");
+                    assert!(
+                        held.contains(&(entry.series.as_str().to_owned(), seq)),
+                        "round {round}: {seq} of {entry:?} is nowhere"
+                    );
                 }
             }
         }
