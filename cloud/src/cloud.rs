@@ -19,6 +19,7 @@ use crate::answers::{self, Desk, Question};
 use crate::catchup::CatchUp;
 use crate::commands::Commands;
 use crate::config::{Config, ConfigError};
+use crate::demand::{self, Service};
 use crate::groups::{Book, BookError, Fence, Groups, HEARD_MAX, Keeper};
 use crate::history::History;
 use crate::http::identity::Identities;
@@ -84,6 +85,9 @@ pub enum StartError {
     /// Anchoring can't be set up.
     #[error("anchoring can't be set up")]
     Anchor(#[from] anchor::worker::StartError),
+    /// Demand response can't be set up.
+    #[error("demand response can't be set up")]
+    Demand(#[from] demand::OpenFault),
     /// The HTTP address can't be listened at.
     #[error("http: can't bind {address}; choose a free address")]
     Http {
@@ -118,6 +122,7 @@ pub struct Cloud {
     keeper: Keeper,
     watch: Watch,
     anchoring: Option<Anchoring>,
+    demand: Option<Service>,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
 }
@@ -171,6 +176,7 @@ impl Cloud {
             seen: seen.clone(),
             metrics: metrics.clone(),
         }));
+        let demand = open_demand(&config, &archive, &clock).await?;
         let bind_fault = |source| StartError::Http { address: config.http, source };
         let http = TcpListener::bind(config.http).await.map_err(bind_fault)?;
         let http_address = http.local_addr().map_err(bind_fault)?;
@@ -199,6 +205,8 @@ impl Cloud {
             anchored: anchoring.as_ref().map(|anchoring| Anchored(anchoring.ledger().clone())),
             identities,
             commands,
+            demand: demand.clone(),
+            tokens: http::openadr::Tokens::default(),
         };
         Ok(Self {
             archive,
@@ -216,6 +224,7 @@ impl Cloud {
             keeper: Keeper::new(groups, beats, metrics.clone()),
             watch,
             anchoring,
+            demand,
             clock,
             metrics,
         })
@@ -251,6 +260,10 @@ impl Cloud {
         let (archive, index) = (self.archive.clone(), self.history.index().clone());
         units.add("index", Policy::Fatal, move |stop| keep_index(index.clone(), archive.clone(), stop));
         let (archive, clock) = (self.archive, self.clock);
+        if let Some(demand) = self.demand {
+            let (hub, clock, metrics) = (hub.clone(), clock.clone(), self.metrics.clone());
+            add_once(units, "demand", demand.book, |book, stop| demand::run(book, hub, clock, metrics, stop));
+        }
         units.add("segments", Policy::Fatal, move |stop| close_segments(archive.clone(), clock.clone(), stop));
         add_once(units, "access", self.watch, |watch, stop| async move { watch.run(stop).await });
         if let Some(anchoring) = self.anchoring {
@@ -352,6 +365,15 @@ async fn close_segments(archive: Archive, clock: Arc<dyn Clock>, stop: Stop) -> 
             tracing::error!(%error, "a segment could not be closed");
         }
     }
+}
+
+/// Reads back what was asked of the areas before.
+async fn open_demand(config: &Config, archive: &Archive, clock: &Arc<dyn Clock>) -> Result<Option<Service>, StartError> {
+    let Some(settings) = config.demand.clone() else { return Ok(None) };
+    let (name, data, archive, now) = (config.name.clone(), config.data.clone(), archive.clone(), clock.now());
+    let opening = tokio::task::spawn_blocking(move || Service::open(&name, &data, settings, archive, now));
+    let opened = opening.await.unwrap_or_else(|ended| std::panic::resume_unwind(ended.into_panic()));
+    Ok(Some(opened?))
 }
 
 /// Opens the archive, which may take a while after a crash; what it finds new goes to `live`.

@@ -7,6 +7,8 @@ use broker::Access;
 use chassis::{Size, Span};
 use serde::Deserialize;
 
+use crate::demand::Demand;
+
 /// The anchor ledger's file within the data folder.
 pub(crate) const LEDGER_FILE: &str = "anchor.sqlite";
 
@@ -58,6 +60,8 @@ pub struct Config {
     pub feeds: Feeds,
     /// Anchoring on a chain; without it nothing is anchored.
     pub anchor: Option<Anchoring>,
+    /// Demand response; without it there are no programs.
+    pub demand: Option<Demand>,
 }
 
 fn name() -> String {
@@ -255,6 +259,9 @@ pub enum ConfigError {
     /// The `[anchor]` section can't be used.
     #[error("anchor.{0}")]
     Anchor(String),
+    /// The `[demand]` section can't be used.
+    #[error("demand.{0}")]
+    Demand(String),
 }
 
 impl Config {
@@ -275,6 +282,7 @@ impl Config {
             groups: Vec::new(),
             feeds: Feeds::default(),
             anchor: None,
+            demand: None,
         }
     }
 
@@ -336,6 +344,9 @@ impl Config {
             return Err(ConfigError::Range { field: "history.page_bytes", fix });
         }
         crate::groups::settings::check(&self.groups)?;
+        if let Some(demand) = &self.demand {
+            demand.check(&self.name)?;
+        }
         if let Some(anchoring) = &self.anchor {
             let config = anchoring.config(&self.name, &self.data)?;
             config.check().map_err(|fault| ConfigError::Anchor(fault.to_string()))?;
@@ -411,6 +422,7 @@ mod tests {
     fn the_commented_anchor_section_holds_too() {
         let text = std::fs::read_to_string(SHIPPED).unwrap();
         let (before, section) = text.split_once("#[anchor]").unwrap();
+        let (section, _) = section.split_once("\n# Demand").unwrap();
         let section: String = section.lines().map(|line| format!("{}\n", line.strip_prefix('#').unwrap_or(line))).collect();
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("cloud.toml");
@@ -418,6 +430,34 @@ mod tests {
         let config: Config = chassis::load_config(&file, "FOREBAY_CLOUD", []).unwrap();
         config.check().unwrap();
         assert_eq!(config.anchor.unwrap().poll, poll());
+    }
+
+    #[test]
+    fn the_commented_demand_section_holds_and_shows_the_defaults() {
+        let text = std::fs::read_to_string(SHIPPED).unwrap();
+        let (before, section) = text.split_once("#[demand]").unwrap();
+        let section: String = section.lines().map(|line| format!("{}\n", line.strip_prefix('#').unwrap_or(line))).collect();
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("cloud.toml");
+        let load = |section: &str| -> Config {
+            std::fs::write(&file, format!("{before}[demand]{section}")).unwrap();
+            chassis::load_config(&file, "FOREBAY_CLOUD", []).unwrap()
+        };
+        let config = load(&section);
+        config.check().unwrap();
+        let expected = Demand::new(vec![crate::demand::Program::new("cityA-peak", "cityA", 500.0)]);
+        assert_eq!(format!("{:?}", config.demand.unwrap()), format!("{expected:?}"));
+        for (from, to, key) in [
+            ("limit_kw = 500.0", "limit_kw = 0.0", "demand.program[0].limit_kw"),
+            ("randomize_start = \"0s\"", "randomize_start = \"15m\"", "demand.program[0].duration"),
+            ("name = \"cityA-peak\"", "name = \"a.b\"", "demand.program[0].name"),
+            ("stream = \"power/active\"", "stream = \"power/#\"", "demand.program[0].stream"),
+            ("interval = \"15m\"", "interval = \"0s\"", "demand.program[0].interval"),
+        ] {
+            assert!(section.contains(from), "{from}");
+            let fault = load(&section.replacen(from, to, 1)).check().unwrap_err().to_string();
+            assert!(fault.starts_with(key), "{fault}");
+        }
     }
 
     #[test]

@@ -29,7 +29,7 @@ use crate::pull::Pulls;
 use crate::receipts::Committed;
 
 /// First levels of the topics that nobody may use freely at a cloud: what is published there comes here.
-const CLAIMED: [&str; 6] = ["op", "probe", "up", "down", "data", "query"];
+const CLAIMED: [&str; 7] = ["op", "probe", "up", "down", "data", "query", "demand"];
 
 /// Relays that are listed; where anybody may be a relay, anybody could make the list longer.
 const SEEN_MAX: usize = 10_000;
@@ -178,12 +178,18 @@ impl IntakeSession for Session {
             Ok(Topic::Up { relay, kind: Up::Index }) => self.index(relay, offer.payload),
             Ok(Topic::Up { relay, kind: Up::Reply }) => self.reply(relay, offer.payload),
             Ok(Topic::Query { .. }) => self.shared.desk.take(&self.client, &offer),
-            // Sensors talk to relays, and on data and down only the cloud itself speaks.
-            Ok(Topic::Reading { .. } | Topic::Frame { .. } | Topic::Probe { .. } | Topic::Data { .. } | Topic::Down { .. }) => {
-                Err(Refusal::NotAuthorized)
+            // Sensors talk to relays, and on data, down and demand only the cloud itself speaks.
+            Ok(
+                Topic::Reading { .. }
+                | Topic::Frame { .. }
+                | Topic::Probe { .. }
+                | Topic::Data { .. }
+                | Topic::Down { .. }
+                | Topic::Demand { .. },
+            ) => Err(Refusal::NotAuthorized),
+            Ok(Topic::Anchor { .. }) | Err(TopicFault::Foreign | TopicFault::Form { .. } | TopicFault::Name { .. }) => {
+                Err(Refusal::TopicNameInvalid)
             }
-            Ok(Topic::Demand { .. } | Topic::Anchor { .. })
-            | Err(TopicFault::Foreign | TopicFault::Form { .. } | TopicFault::Name { .. }) => Err(Refusal::TopicNameInvalid),
         };
         if let Err(refusal) = taken {
             self.shared.metrics.refused(reason(refusal));

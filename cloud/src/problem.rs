@@ -64,6 +64,11 @@ impl Problem {
         Self::new(409, "Conflict", detail)
     }
 
+    /// 501: part of the standard, and not done here.
+    pub fn not_implemented(detail: impl Into<String>) -> Self {
+        Self::new(501, "Not Implemented", detail)
+    }
+
     /// 503: try again later. The log has the reason.
     pub fn unavailable() -> Self {
         Self::new(503, "Service Unavailable", "the archive can't answer now; try again later")

@@ -47,7 +47,8 @@ impl Identities {
         Ok(Self { policy, salt, right: Mutex::default() })
     }
 
-    async fn check(&self, headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    /// Whose the credentials of a request are.
+    pub(super) async fn check(&self, headers: &HeaderMap) -> Result<Option<String>, Problem> {
         let Some((user, password)) = credentials(headers)? else {
             return self.policy.authenticate(None, None).await.map_err(denied);
         };

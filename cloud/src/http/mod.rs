@@ -2,9 +2,11 @@
 //!
 //! One file a resource. Every handler takes an [`identity::Asker`], so a request without a verified identity reaches none.
 
+mod demand;
 mod gaps;
 mod groups;
 pub(crate) mod identity;
+pub(crate) mod openadr;
 mod places;
 mod records;
 mod relays;
@@ -23,12 +25,14 @@ use chassis::Clock;
 
 use crate::anchoring::Anchored;
 use crate::commands::Commands;
+use crate::demand::Service;
 use crate::groups::Groups;
 use crate::history::History;
 use crate::ingest::Seen;
 use crate::metrics::Metrics;
 use crate::problem::{PROBLEM_TYPE, Problem};
 
+pub use demand::{DemandView, EventView, PartView, Receipt, Status};
 pub(crate) use serve::serve;
 
 /// What the handlers share.
@@ -43,6 +47,8 @@ pub(crate) struct Api {
     pub(crate) anchored: Option<Anchored>,
     pub(crate) identities: identity::Identities,
     pub(crate) commands: Commands,
+    pub(crate) demand: Option<Service>,
+    pub(crate) tokens: openadr::Tokens,
 }
 
 /// All paths.
@@ -55,11 +61,15 @@ pub(crate) fn routes(api: Arc<Api>) -> Router {
         .route("/api/v1/gaps", get(gaps::page))
         .route("/api/v1/targets", get(targets::page))
         .route("/api/v1/groups", get(groups::show))
+        .route("/api/v1/demand", get(demand::show))
+        .nest("/openadr3/3.1.0", openadr::routes())
         .route("/api/v1/status", get(status::show))
         .route("/api/v1/relays/{relay}/flush", post(relays::flush))
         .route("/api/v1/relays/{relay}/give-up", post(relays::give_up))
         .method_not_allowed_fallback(|| async { Problem::method() })
-        .fallback(|| async { Problem::not_found("there is no such path; the interface is under /api/v1") })
+        .fallback(|| async {
+            Problem::not_found("there is no such path; the interface is under /api/v1, OpenADR under /openadr3/3.1.0")
+        })
         .with_state(api)
 }
 

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use wire::RecordKey;
+
 use anchor::{LedgerError, ProveError};
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
@@ -25,13 +27,18 @@ pub(super) async fn place(
 ) -> Result<Json<Whereabouts>, Problem> {
     let key = read_key(&key)?;
     api.history.permit(&viewer, &key.series)?;
+    whereabouts(&api, key).await.map(Json)
+}
+
+/// How far a record has come. Whoever calls this has asked the grants.
+pub(super) async fn whereabouts(api: &Api, key: RecordKey) -> Result<Whereabouts, Problem> {
     let mut found = api.history.read(move |archive| Whereabouts::in_archive(archive, key)).await?;
     if let (Some(anchored), Some(chunk)) = (api.anchored.clone(), found.chunk)
         && let Some(place) = on_ledger(move || anchored.place(chunk)).await?
     {
         found.is_batched(&place);
     }
-    Ok(Json(found))
+    Ok(found)
 }
 
 /// What the proof shall have.

@@ -44,8 +44,13 @@ pub fn guarded(dir: &Path, users: &[&str], grants: &str) -> Config {
 
 impl Town {
     pub async fn start(config: Config) -> Self {
+        Self::start_at(config, Arc::new(SystemClock)).await
+    }
+
+    /// With a clock of the test's own.
+    pub async fn start_at(config: Config, clock: Arc<dyn chassis::Clock>) -> Self {
         let registry = Registry::new();
-        let cloud = Cloud::start(config, Parts { clock: Arc::new(SystemClock), registry: registry.clone() }).await.unwrap();
+        let cloud = Cloud::start(config, Parts { clock, registry: registry.clone() }).await.unwrap();
         let (mqtt, http, archive) = (cloud.addresses()[0], cloud.http(), cloud.archive().clone());
         let mut units = Units::new();
         cloud.units(&mut units);

@@ -17,6 +17,7 @@ pub mod ids;
 pub mod index;
 pub mod intervals;
 pub mod merkle;
+pub mod openadr;
 pub mod packed;
 pub mod record;
 pub mod system;

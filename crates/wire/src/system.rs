@@ -15,6 +15,16 @@ pub const TARGETS: &str = "forebay/targets";
 /// Stream of [`TombstoneReport`]s.
 pub const TOMBSTONES: &str = "forebay/tombstones";
 
+/// First levels of the streams of demand response: the program follows. The cloud writes events and settlements there, terminals promises
+/// and results.
+pub const DEMAND: &str = "forebay/demand";
+
+/// The stream of a demand-response program.
+#[must_use]
+pub fn demand_stream(program: &str) -> String {
+    format!("{DEMAND}/{program}")
+}
+
 /// Longest reason that is reported; what is longer is cut.
 pub const REASON_CHARS_MAX: usize = 256;
 

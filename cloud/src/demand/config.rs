@@ -1,0 +1,194 @@
+//! What can be set about demand response: `[demand]` of `config/cloud.toml`.
+
+use chassis::Span;
+use serde::Deserialize;
+use wire::openadr::is_id;
+use wire::system::demand_stream;
+use wire::topics::SegmentName;
+use wire::{SensorId, Series};
+
+use crate::config::ConfigError;
+
+/// Programs at most: each costs a look at its meters an interval.
+const PROGRAMS_MAX: usize = 1_000;
+
+/// Demand response.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Demand {
+    /// The programs.
+    #[serde(default, rename = "program")]
+    pub programs: Vec<Program>,
+    /// How often it is looked whether an interval has ended or an event is to be settled.
+    #[serde(default = "poll")]
+    pub poll: Span,
+    /// How often an event is published again until it ends: who connects late hears of it then.
+    #[serde(default = "repeat")]
+    pub repeat: Span,
+    /// How far back events are shown.
+    #[serde(default = "kept")]
+    pub kept: Span,
+}
+
+fn poll() -> Span {
+    Span::seconds(1)
+}
+
+fn repeat() -> Span {
+    Span::seconds(10)
+}
+
+fn kept() -> Span {
+    Span::seconds(7 * 86_400)
+}
+
+/// In which unit the readings of a stream are: text that is a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+pub enum Unit {
+    /// Kilowatts.
+    #[default]
+    #[serde(rename = "kW")]
+    Kilowatt,
+    /// Watts.
+    #[serde(rename = "W")]
+    Watt,
+}
+
+impl Unit {
+    /// A value of this unit in kilowatts.
+    pub(crate) fn kilowatts(self, value: f64) -> f64 {
+        match self {
+            Self::Kilowatt => value,
+            Self::Watt => value / 1_000.0,
+        }
+    }
+}
+
+/// A program: an area, its limit, and what is asked when the limit is exceeded.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Program {
+    /// Its name, and its OpenADR id: 1 to 64 of `A-Z a-z 0-9 _ -`.
+    pub name: String,
+    /// The area.
+    pub area: String,
+    /// The stream of every sensor there that is added up.
+    #[serde(default = "stream")]
+    pub stream: String,
+    /// In which unit its readings are.
+    #[serde(default)]
+    pub unit: Unit,
+    /// What the area may take, kilowatts.
+    pub limit_kw: f64,
+    /// Power is averaged over intervals of this length, which begin at whole multiples of it since 1970.
+    #[serde(default = "quarter")]
+    pub interval: Span,
+    /// How long after an interval's end its readings are waited for.
+    #[serde(default = "grace")]
+    pub grace: Span,
+    /// From the publication of an event to its start.
+    #[serde(default = "notice")]
+    pub notice: Span,
+    /// How long an event lasts.
+    #[serde(default = "quarter")]
+    pub duration: Span,
+    /// Terminals begin within this time after the start, by chance, so that they don't switch all at once.
+    #[serde(default = "notice")]
+    pub randomize_start: Span,
+    /// OpenADR priority: smaller goes first.
+    #[serde(default)]
+    pub priority: u32,
+}
+
+fn stream() -> String {
+    "power/active".to_owned()
+}
+
+fn quarter() -> Span {
+    Span::seconds(900)
+}
+
+fn grace() -> Span {
+    Span::seconds(10)
+}
+
+fn notice() -> Span {
+    Span::seconds(0)
+}
+
+impl Program {
+    /// A program with every default.
+    pub fn new(name: &str, area: &str, limit_kw: f64) -> Self {
+        Self {
+            name: name.to_owned(),
+            area: area.to_owned(),
+            stream: stream(),
+            unit: Unit::default(),
+            limit_kw,
+            interval: quarter(),
+            grace: grace(),
+            notice: notice(),
+            duration: quarter(),
+            randomize_start: notice(),
+            priority: 0,
+        }
+    }
+
+    /// Where the cloud `name` writes events and settlements of this program.
+    pub(crate) fn series(&self, name: &str) -> Option<Series> {
+        Series::new(&SensorId::new(&self.area, name).ok()?, &demand_stream(&self.name)).ok()
+    }
+}
+
+impl Demand {
+    /// Demand response with `programs` and every default.
+    pub fn new(programs: Vec<Program>) -> Self {
+        Self { programs, poll: poll(), repeat: repeat(), kept: kept() }
+    }
+
+    /// Checks what the types can't; `cloud` is the cloud's name.
+    ///
+    /// # Errors
+    /// The first key that does not hold.
+    pub(crate) fn check(&self, cloud: &str) -> Result<(), ConfigError> {
+        let fault = |key: String, fix: &str| Err(ConfigError::Demand(format!("{key} {fix}")));
+        for (key, span) in [("poll", self.poll), ("repeat", self.repeat), ("kept", self.kept)] {
+            if span.duration().is_zero() {
+                return fault(key.to_owned(), "must not be zero");
+            }
+        }
+        if self.programs.len() > PROGRAMS_MAX {
+            return fault("program".to_owned(), "is there more than 1000 times; split the areas over several clouds");
+        }
+        for (index, program) in self.programs.iter().enumerate() {
+            let key = |name: &str| format!("program[{index}].{name}");
+            if !is_id(&program.name) || SegmentName::new(&program.name).is_err() {
+                return fault(key("name"), "must be 1 to 64 characters of A-Z a-z 0-9 _ -");
+            }
+            if self.programs[..index].iter().any(|other| other.name == program.name) {
+                return fault(key("name"), "is the name of another program too; give each its own");
+            }
+            let sensor = SensorId::new(&program.area, "meter");
+            let Ok(sensor) = sensor else { return fault(key("area"), "must be 1 to 64 characters of A-Z a-z 0-9 _ . -") };
+            if Series::new(&sensor, &program.stream).is_err() {
+                return fault(key("stream"), "is not the name of a stream, like power/active");
+            }
+            if program.series(cloud).is_none() {
+                return fault(key("name"), "makes a stream that is too long; shorten it");
+            }
+            if !program.limit_kw.is_finite() || program.limit_kw <= 0.0 {
+                return fault(key("limit_kw"), "must be a number above 0");
+            }
+            if program.interval.duration().is_zero() {
+                return fault(key("interval"), "must not be zero");
+            }
+            if program.duration.duration() <= program.randomize_start.duration() {
+                return fault(
+                    key("duration"),
+                    "must be longer than randomize_start: else there is no time in which all take part",
+                );
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,23 @@
+//! Demand response that is accountable (B6, C13; DESIGN.md section 11): what was asked, promised and measured, each a record.
+//!
+//! The cloud adds up the power of an area's sensors from the archive when an interval has ended, so that a sum is over what is held,
+//! de-duplicated and anchored. When it is above the program's limit, an event is written as a record of the cloud's own, then published
+//! to `demand/{program}/events`. Terminals answer with records under `forebay/demand/{program}`, clients of other makers with reports over
+//! HTTP that the cloud writes as records. When the event is over a settlement is written, again as a record. The events are read back
+//! from the archive at a start: there is no second truth beside it.
+
+mod book;
+pub mod config;
+pub mod logic;
+mod service;
+mod unit;
+mod vens;
+
+pub use config::{Demand, Program, Unit};
+pub use logic::{Ask, Part, Settlement, Window};
+
+pub(crate) use book::{Made, ReportFault};
+pub use service::OpenFault;
+pub(crate) use service::Service;
+pub(crate) use unit::run;
+pub(crate) use vens::{Vens, VensFault, client_id};

@@ -1,0 +1,113 @@
+//! The unit that looks: has an interval ended, is an event to be published again, is one to be settled?
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use archive::ReadError;
+use broker::{Hub, Message};
+use chassis::{Clock, Stop};
+use tokio::time::Instant;
+use wire::topics::{Demand as Way, SegmentName};
+use wire::{At, Topic};
+
+use super::book::{Book, Made, WriteFault, on_thread};
+use super::config::Program;
+use crate::metrics::Metrics;
+
+/// Works until told to stop. A look that fails is repeated at the next.
+pub(crate) async fn run(book: Book, hub: Hub, clock: Arc<dyn Clock>, metrics: Metrics, stop: Stop) {
+    let desk = Desk { book, hub, clock, metrics };
+    let settings = desk.book.settings();
+    let (poll, repeat) = (settings.poll.duration(), settings.repeat.duration());
+    let mut published = BTreeMap::new();
+    loop {
+        tokio::select! {
+            () = stop.stopped() => return,
+            () = tokio::time::sleep(poll) => {}
+        }
+        for program in &settings.programs {
+            if let Err(error) = desk.look(program, &mut published, repeat).await {
+                desk.metrics.demand_failures.inc();
+                tracing::error!(program = program.name, %error, "demand response could not look at a program; it tries again");
+            }
+        }
+        let now = desk.clock.now();
+        desk.book.forget(now);
+        published.retain(|_, at: &mut Instant| at.elapsed() < repeat * 2);
+    }
+}
+
+struct Desk {
+    book: Book,
+    hub: Hub,
+    clock: Arc<dyn Clock>,
+    metrics: Metrics,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum LookFault {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Write(#[from] WriteFault),
+}
+
+impl Desk {
+    async fn look(
+        &self,
+        program: &Program,
+        published: &mut BTreeMap<String, Instant>,
+        repeat: Duration,
+    ) -> Result<(), LookFault> {
+        let now = self.clock.now();
+        self.judge(program, now).await?;
+        for made in self.book.running(program, now) {
+            if published.get(&made.event.id).is_none_or(|at| at.elapsed() >= repeat) {
+                self.publish(program, &made).await;
+                published.insert(made.event.id, Instant::now());
+            }
+        }
+        for made in self.book.unsettled(program, now) {
+            let (book, of, event) = (self.book.clone(), program.clone(), made.clone());
+            let settlement = on_thread(move || book.standing(&of, &event, now)).await?;
+            let (asked, promised, measured) = (settlement.asked_kw, settlement.promised_kw, settlement.measured_kw);
+            let key = self.book.settle(program, &made, settlement, now).await?;
+            self.metrics.demand_settled.inc();
+            tracing::info!(event = made.event.id, asked, promised, measured, %key, "an event is settled");
+        }
+        Ok(())
+    }
+
+    async fn judge(&self, program: &Program, now: At) -> Result<(), LookFault> {
+        let Some(interval) = self.book.due(program, now) else { return Ok(()) };
+        let (book, of) = (self.book.clone(), program.clone());
+        let means = on_thread(move || book.means(&of, [interval])).await?;
+        let silent = means.values().filter(|[mean]| mean.is_none()).count();
+        let area_kw: f64 = means.values().filter_map(|[mean]| *mean).sum();
+        tracing::debug!(program = program.name, area_kw, sensors = means.len(), silent, "an interval has ended");
+        if let Some(made) = self.book.judge(program, interval, area_kw, now).await? {
+            self.metrics.demand_events.inc();
+            let (event, asked) = (&made.event.id, made.ask.asked_kw);
+            tracing::info!(event, area_kw, asked, sensors = means.len(), silent, "an area is above its limit: less is asked for");
+        }
+        Ok(())
+    }
+
+    /// Its record is durable before anybody hears of it.
+    async fn publish(&self, program: &Program, made: &Made) {
+        let Ok(name) = SegmentName::new(&program.name) else { return };
+        let topic = Topic::Demand { program: name, kind: Way::Events }.to_string();
+        if !self.hub.wanted(&topic) {
+            return;
+        }
+        match serde_json::to_vec(&made.event) {
+            Ok(payload) => {
+                let message =
+                    Message::new(topic, payload).content_type("application/json").user_property("key", &made.key.to_string());
+                self.hub.publish(message).await;
+            }
+            Err(fault) => tracing::error!(%fault, "an event has no JSON form"),
+        }
+    }
+}
