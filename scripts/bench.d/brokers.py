@@ -1,7 +1,9 @@
 """Starting and stopping the brokers that are compared, each on ports of its own and in a directory of its own."""
 
 import ctypes
+import json
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -25,12 +27,45 @@ log_dest none
 """
 
 BRIDGE = """
-connection bench
+connection bench-{name}
 address 127.0.0.1:{port}
 topic op/forward/# out 1
 cleansession true
 notifications false
 """
+
+
+# What a relay of a group is told, beside who may connect: everybody on this machine.
+CLOUD = """
+listen = ["127.0.0.1:{port}"]
+http = "127.0.0.1:{http}"
+data = "{data}"
+access = "anonymous"
+
+[[group]]
+name = "bench"
+members = {members}
+term = {{ time = "1h" }}
+"""
+
+RELAY = """
+relay = "{name}"
+listen = ["127.0.0.1:{port}"]
+data = "{data}"
+access = "anonymous"
+
+[cloud]
+host = "127.0.0.1"
+port = {cloud}
+
+[group]
+name = "bench"
+advertise = "127.0.0.1:{port}"
+"""
+
+MEMBERS = 3
+# A group has its proxy, and the others have found the way through it.
+SETTLED_SECONDS = 20
 
 
 class Failure(Exception):
@@ -63,6 +98,21 @@ class Running:
     @property
     def pid(self):
         return self.processes[0].pid
+
+
+def last_hop_bytes(broker):
+    """What the relays have sent to the last server of a chain and received from it, on the connections that are open now."""
+    return sum(_connections(broker, broker.subscribe.rsplit(":", 1)[1]))
+
+
+def _connections(broker, port):
+    """Bytes sent and received of each connection of the broker's processes to a port."""
+    seen = subprocess.run(
+        ["ss", "-tinpHO", "state", "established", f"( dport = :{port} )"], capture_output=True, text=True, check=False
+    )
+    own = {f"pid={process.pid}," for process in broker.processes}
+    lines = [line for line in seen.stdout.splitlines() if any(pid in line for pid in own)]
+    return [sum(int(count) for count in re.findall(r"bytes_(?:acked|received):(\d+)", line)) for line in lines]
 
 
 class Yard:
@@ -115,7 +165,7 @@ class Yard:
     def _mosquitto_bridge(self, broker):
         near, far = free_port(), free_port()
         self._spawn_mosquitto(broker, far, MOSQUITTO.format(port=far))
-        self._spawn_mosquitto(broker, near, MOSQUITTO.format(port=near) + BRIDGE.format(port=far))
+        self._spawn_mosquitto(broker, near, MOSQUITTO.format(port=near) + BRIDGE.format(name="last", port=far))
         broker.address, broker.subscribe = f"127.0.0.1:{near}", f"127.0.0.1:{far}"
 
     def _rumqttd(self, broker):
@@ -133,6 +183,38 @@ class Yard:
         self._spawn(broker, [*self._role("cloud", far), "--http", f"127.0.0.1:{free_port()}"], far)
         self._spawn(broker, [*self._role("relay", near), "--cloud", f"127.0.0.1:{far}"], near)
         broker.address, broker.subscribe = f"127.0.0.1:{near}", f"127.0.0.1:{far}"
+
+    def _mosquitto_group(self, broker):
+        """Two bridges to a third one, which bridges to the last: the shape of a group with its proxy."""
+        far, proxy = free_port(), free_port()
+        self._spawn_mosquitto(broker, far, MOSQUITTO.format(port=far))
+        self._spawn_mosquitto(broker, proxy, MOSQUITTO.format(port=proxy) + BRIDGE.format(name="last", port=far))
+        broker.address, broker.subscribe = f"127.0.0.1:{proxy}", f"127.0.0.1:{far}"
+        for _ in range(MEMBERS - 1):
+            port = free_port()
+            self._spawn_mosquitto(broker, port, MOSQUITTO.format(port=port) + BRIDGE.format(name=port, port=proxy))
+            broker.address += f",127.0.0.1:{port}"
+
+    def _forebay_group(self, broker):
+        far, http, names = free_port(), free_port(), [f"relay-{number}" for number in range(MEMBERS)]
+        config = CLOUD.format(port=far, http=http, data=self._directory("cloud"), members=json.dumps(names))
+        self._spawn_role(broker, "cloud", far, config)
+        ports = []
+        for name in names:
+            ports.append(free_port())
+            config = RELAY.format(name=name, port=ports[-1], data=self._directory("relay"), cloud=far)
+            self._spawn_role(broker, "relay", ports[-1], config)
+        broker.address, broker.subscribe = ",".join(f"127.0.0.1:{port}" for port in ports), f"127.0.0.1:{far}"
+        deadline = time.monotonic() + SETTLED_SECONDS
+        while len(_connections(broker, far)) != 1:
+            if time.monotonic() > deadline:
+                raise Failure(f"the relays did not find one proxy within {SETTLED_SECONDS} s")
+            time.sleep(0.1)
+
+    def _spawn_role(self, broker, role, port, config):
+        path = self._directory("config") / f"{role}.toml"
+        path.write_text(config)
+        self._spawn(broker, [self.forebay, role, "--config", str(path)], port)
 
     def _role(self, role, port):
         return [self.forebay, role, "--dev", "--listen", f"127.0.0.1:{port}", "--data", str(self._directory(role))]

@@ -4,9 +4,10 @@ import json
 import subprocess
 import sys
 
+import brokers
 from brokers import Failure
 
-ALL = ("acks", "one", "chain", "idle")
+ALL = ("acks", "one", "chain", "group", "idle")
 SIZE = 100
 WINDOW = 200
 # Turns of disk and relay in one round.
@@ -16,6 +17,10 @@ SLICES = 4
 FIRST_MINUTES = ["--connections", 10, "--window", WINDOW, "--size", SIZE, "--warmup", 0, "--seconds", 2]
 BROKERS = ("mosquitto", "rumqttd", "forebay")
 CHAINS = ("mosquitto_bridge", "forebay_chain")
+GROUPS = ("mosquitto_group", "forebay_group")
+# A reading of a meter is short: what a message costs beside it is what tells the two apart.
+READING = 20
+METERS = 1_000
 # Enough to keep every queue of a chain busy, and little enough that the first member's queue isn't what is measured.
 LEAD = 50_000
 FRAME_RECORDS = 100
@@ -79,7 +84,7 @@ def _against(yard, results, kind, name, arguments, keep):
         broker = yard.start(kind)
         report = _load(yard, "--address", broker.address, *arguments(broker))
         results.note(name, report)
-        for key, value in keep(report).items():
+        for key, value in keep(report, broker).items():
             results.add(f"{name}.{key}", value)
     except Failure as failure:
         results.failures[name] = str(failure)
@@ -94,7 +99,7 @@ def _acks(yard, chosen, results):
         _against(
             yard, results, kind, f"acks.{kind}",
             lambda _: ["--connections", 10, "--window", WINDOW, "--size", SIZE, "--seconds", chosen.seconds],
-            lambda report: {"rate": report["messages_per_second"], "p50_us": _p50(report["puback_us"]), "window": report["window"]},
+            lambda report, _: {"rate": report["messages_per_second"], "p50_us": _p50(report["puback_us"]), "window": report["window"]},
         )
 
 
@@ -129,7 +134,7 @@ def _one_load(seconds):
     return ["--connections", 1, "--window", 1, "--size", SIZE, "--warmup", 0.2, "--seconds", seconds]
 
 
-def _one_found(report):
+def _one_found(report, _broker=None):
     return {"p50_us": _p50(report["puback_us"])}
 
 
@@ -147,16 +152,41 @@ def _chain(yard, chosen, results):
 
 
 def _chain_load(kind, broker, chosen, *more):
-    filter_ = "data/bench/#" if kind == "forebay_chain" else "op/forward/bench/#"
     return [
-        "--subscribe-address", broker.subscribe, "--subscribers", 1, "--filter", filter_, "--connections", 10,
+        "--subscribe-address", broker.subscribe, "--subscribers", 1, "--filter", _filter(kind), "--connections", 10,
         "--size", SIZE, "--warmup", CHAIN_WARMUP, "--seconds", chosen.seconds, *more,
     ]
 
 
-def _delivered(report):
+def _delivered(report, _broker):
     delivery = report["delivery"]
     return {"rate": delivery["received_per_second"], "p50_us": _p50(delivery["end_to_end_us"])}
+
+
+def _group(yard, chosen, results):
+    """Three relays, of which two send through the third: what is carried, and what the last hop costs a record."""
+    common = lambda kind, broker: ["--filter", _filter(kind), "--subscribe-address", broker.subscribe, "--subscribers", 1, "--size", READING]
+    for kind in GROUPS:
+        _against(
+            yard, results, kind, f"full.{kind}",
+            lambda broker: [*common(kind, broker), "--connections", 9, "--warmup", CHAIN_WARMUP, "--seconds", chosen.seconds, "--lead", LEAD],
+            _carried,
+        )
+    for kind in GROUPS:
+        _against(
+            yard, results, kind, f"meters.{kind}",
+            lambda broker: [*common(kind, broker), "--connections", METERS, "--rate", RATE, "--warmup", CHAIN_WARMUP, "--seconds", chosen.seconds],
+            _carried,
+        )
+
+
+def _carried(report, broker):
+    delivery = report["delivery"]
+    return {"rate": delivery["received_per_second"], "bytes": brokers.last_hop_bytes(broker) / max(1, delivery["received"])}
+
+
+def _filter(kind):
+    return "data/bench/#" if kind.startswith("forebay") else "op/forward/bench/#"
 
 
 def _idle(yard, chosen, results):
@@ -165,7 +195,7 @@ def _idle(yard, chosen, results):
         _against(
             yard, results, kind, f"idle.{kind}",
             lambda broker: ["--idle", chosen.connections, "--pid", broker.pid],
-            lambda report: {"bytes": report["resident_bytes_per_connection"], "connected": report["still_connected"]},
+            lambda report, _: {"bytes": report["resident_bytes_per_connection"], "connected": report["still_connected"]},
         )
 
 

@@ -17,6 +17,9 @@ TARGETS = (
     ("frames to a subscriber of the cloud", "frames.forebay_chain.rate", None, AT_LEAST, 150_000, "records/s"),
     ("raw QoS 1 end to end against a Mosquitto bridge", "raw.forebay_chain.rate", "raw.mosquitto_bridge.rate", AT_LEAST, 2.0, "x"),
     ("p50 end to end at 5,000/s against a Mosquitto bridge", "paced.forebay_chain.p50_us", "paced.mosquitto_bridge.p50_us", AT_MOST, 3.0, "x"),
+    ("three relays, one proxy: records end to end against Mosquitto bridges", "full.forebay_group.rate", "full.mosquitto_group.rate", AT_LEAST, 3.0, "x"),
+    ("last hop, bytes a record of 1,000 meters against the bridge's", "meters.forebay_group.bytes", "meters.mosquitto_group.bytes", AT_MOST, 0.5, "x"),
+    ("last hop, bytes a record at full speed against the bridge's", "full.forebay_group.bytes", "full.mosquitto_group.bytes", AT_MOST, 0.5, "x"),
     ("resident memory of an idle connection", "idle.forebay.bytes", None, AT_MOST, 15 * 1024, "bytes"),
 )
 
@@ -31,6 +34,9 @@ ROWS = (
     ("end to end, raw QoS 1, records/s", "raw.{}.rate", ("mosquitto_bridge", "forebay_chain"), "{:,.0f}"),
     ("end to end p50 at 5,000/s", "paced.{}.p50_us", ("mosquitto_bridge", "forebay_chain"), "{:,.0f} us"),
     ("end to end, frames, records/s", "frames.{}.rate", ("forebay_chain",), "{:,.0f}"),
+    ("three relays, one proxy, records/s", "full.{}.rate", ("mosquitto_group", "forebay_group"), "{:,.0f}"),
+    ("  bytes a record on the last hop", "full.{}.bytes", ("mosquitto_group", "forebay_group"), "{:,.1f}"),
+    ("1,000 meters at 5,000/s, bytes a record", "meters.{}.bytes", ("mosquitto_group", "forebay_group"), "{:,.1f}"),
     ("resident bytes of an idle connection", "idle.{}.bytes", ("mosquitto", "rumqttd", "forebay"), "{:,.0f}"),
 )
 

@@ -81,7 +81,7 @@ impl Meters {
 }
 
 /// Where one meter's agent keeps its data.
-fn data_folder(town: &Town, meter: &Meter) -> PathBuf {
+pub(super) fn data_folder(town: &Town, meter: &Meter) -> PathBuf {
     town.folder().join("agents").join(meter.sensor.sensor())
 }
 
@@ -110,6 +110,7 @@ fn config(town: &Town, meter: &Meter, file: &Path, duration: Duration) -> anyhow
         duration: Some(Span(duration)),
     })];
     config.chunk = ChunkConfig { age_max: Span::seconds(2), poll: POLL, ..ChunkConfig::default() };
+    config.report.enabled = true;
     config.send.backoff_max = Span::seconds(1);
     config.anchor = Some(AnchorConfig {
         rpc: town.rpc.clone(),

@@ -1,9 +1,13 @@
 //! `forebay demo`: everything together on real data, ending by itself with a table.
 //!
 //! A month of 27 measured load profiles is replayed in half a minute: each profile is a meter with an edge agent of its own, three
-//! relays and a cloud are real processes, and a development chain takes the digests of both sides. In the middle one
-//! relay gets kill -9 and is started again. At the end everything is read back and compared with the data set, value by value.
+//! relays and a cloud are real processes, and a development chain takes the digests of both sides. The relays share one way up and
+//! take turns as proxy; in the middle the proxy of the moment gets kill -9 and is started again. Their storage areas are so small that they
+//! spill, and a question brings what one of them keeps. At the end everything is read back and compared with the data set, value by value,
+//! and a byte is changed that an audit finds.
 
+mod audits;
+mod group;
 mod meters;
 mod plan;
 mod process;
@@ -18,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use chassis::Exit;
+use cloud::gaps::LedgerPage;
 use reqwest::{Method, StatusCode};
 
 use crate::host;
@@ -26,11 +31,9 @@ use plan::Plan;
 use readers::{Reader, Subscription, compare};
 use report::Report;
 use town::{RELAYS, Town, relay_name};
-use wire::Operation;
+use wire::{Operation, Series};
 
-/// The relay that is killed.
-const VICTIM: usize = 1;
-/// How long a killed relay stays away.
+/// How long a killed relay stays away at least.
 const ABSENCE: Duration = Duration::from_secs(1);
 /// How long anything may take that is waited for after the replay.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -90,14 +93,19 @@ async fn demonstrate(args: &Args) -> anyhow::Result<Exit> {
     let subscription = Subscription::start(&town).await?;
     let meters = Meters::start(&town, &plan, Duration::from_secs(args.seconds)).await?;
 
-    replay(&mut town, &meters, &subscription, expected, &mut report).await?;
+    replay(&mut town, &operator, &meters, &subscription, expected, &mut report).await?;
+    report.pulled = pull(&operator, &plan).await?;
     flush(&operator).await?;
-    say(&format!("{RELAYS} relays were asked to hand over what they store"));
-    wait_for_the_cloud(&operator, expected).await?;
-    wait_for_the_chain(&operator, &meters, expected).await?;
+    say(&format!("{RELAYS} relays were asked to hand over what they still store"));
+    wait_for_the_cloud(&operator, &meters).await?;
+    report.spills = town.relays_count("relay_spills_total").await?;
+    (report.proxy_terms, report.proxies) = group::served(&operator).await?;
+    wait_for_the_chain(&operator, &meters).await?;
 
     let progress = meters.progress();
     (report.taken, report.relay_durable, report.anchored_terminal) = (progress.taken, progress.accepted, progress.anchored);
+    report.about_themselves = progress.taken.saturating_sub(expected);
+    report.targets_mirrored = targets(&operator).await?;
     report.anchored_cloud = anchored(&operator).await?;
     let comparison = compare(&operator, &plan).await?;
     (report.cloud_durable, report.lost, report.duplicated) = (comparison.held, comparison.lost, comparison.duplicated);
@@ -114,9 +122,14 @@ async fn demonstrate(args: &Args) -> anyhow::Result<Exit> {
     for stopped in [meters.stop().await, town.stop().await] {
         report.failures.extend(stopped.err().map(|error| format!("{error:#}")));
     }
+    match audits::audit_and_tamper(&town, &plan).await {
+        Ok(audits) => (report.audit_clean, report.audit_caught) = (audits.clean, audits.finding),
+        Err(error) => report.failures.push(format!("the audits: {error:#}")),
+    }
+    report.failures.extend(town.stop_chain().await.err().map(|error| format!("{error:#}")));
     report.seconds = started.elapsed().as_secs_f64();
     let live: usize = plan.meters.iter().filter(|meter| is_live(meter)).map(|meter| meter.readings.len()).sum();
-    report.judge(expected, live as u64);
+    report.judge(expected, live as u64, plan.meters.len() as u64);
     host::print(&if args.json { serde_json::to_string(&report)? + "\n" } else { format!("\n{report}") })?;
     Ok(if report.is_well() { Exit::Ok } else { Exit::Negative })
 }
@@ -126,8 +139,15 @@ fn is_live(meter: &plan::Meter) -> bool {
     meter.sensor.area() == "cityA" && meter.operation == Operation::Forward
 }
 
-/// Follows the replay to its end; kills a relay halfway and starts it again.
-async fn replay(town: &mut Town, meters: &Meters, live: &Subscription, expected: u64, report: &mut Report) -> anyhow::Result<()> {
+/// Follows the replay to its end; kills the proxy halfway and starts it again.
+async fn replay(
+    town: &mut Town,
+    operator: &Reader,
+    meters: &Meters,
+    live: &Subscription,
+    expected: u64,
+    report: &mut Report,
+) -> anyhow::Result<()> {
     let mut shown = Line::new();
     loop {
         ensure!(!meters.have_ended(), "an agent has failed; see the log above");
@@ -139,21 +159,48 @@ async fn replay(town: &mut Town, meters: &Meters, live: &Subscription, expected:
             live.received(),
             progress.anchored
         ));
-        if progress.accepted >= expected {
+        if progress.taken >= expected && progress.accepted >= progress.taken {
             shown.end();
             return Ok(());
         }
         if report.relay_kills == 0 && progress.taken * 2 >= expected {
             shown.end();
-            say(&format!("{} gets kill -9", relay_name(VICTIM)));
-            town.kill_relay(VICTIM).await?;
-            tokio::time::sleep(ABSENCE).await;
-            town.revive_relay(VICTIM).await?;
-            report.relay_kills += 1;
-            say(&format!("{} is back", relay_name(VICTIM)));
+            kill_the_proxy(town, operator, report).await?;
         }
         tokio::time::sleep(TICK).await;
     }
+}
+
+/// The proxy of the moment gets kill -9, and comes back after another one has taken over.
+async fn kill_the_proxy(town: &mut Town, operator: &Reader, report: &mut Report) -> anyhow::Result<()> {
+    let dead = group::wait_for_proxy(operator, 0, None).await?;
+    say(&format!("{}, proxy of term {}, gets kill -9", relay_name(dead.relay), dead.term));
+    let killed = Instant::now();
+    town.kill_relay(dead.relay).await?;
+    let next = group::wait_for_proxy(operator, dead.term, Some(dead.relay)).await?;
+    report.proxy_replaced_ms = u64::try_from(killed.elapsed().as_millis()).unwrap_or(u64::MAX);
+    say(&format!("{} is the proxy, {} ms later", relay_name(next.relay), report.proxy_replaced_ms));
+    tokio::time::sleep(ABSENCE.saturating_sub(killed.elapsed())).await;
+    town.revive_relay(dead.relay).await?;
+    report.relay_kills += 1;
+    say(&format!("{} is back", relay_name(dead.relay)));
+    Ok(())
+}
+
+/// Asks for the past of a meter whose readings are stored at relays; gives how many the question brought to the cloud.
+async fn pull(operator: &Reader, plan: &Plan) -> anyhow::Result<u64> {
+    let mut pulled = 0;
+    for meter in plan.meters.iter().filter(|meter| meter.operation == Operation::Store) {
+        let before = held_of(operator, &meter.series()).await?;
+        let records = operator.records(meter).await?;
+        let brought = (records.len() as u64).saturating_sub(before);
+        pulled += brought;
+        if brought > 0 {
+            say(&format!("a question for {} brought {brought} of its {} readings from the relays", meter.sensor, records.len()));
+            break;
+        }
+    }
+    Ok(pulled)
 }
 
 /// Asks every relay to hand over what it stores: a meter may have used any of them.
@@ -166,23 +213,41 @@ async fn flush(operator: &Reader) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn wait_for_the_cloud(operator: &Reader, expected: u64) -> anyhow::Result<()> {
+async fn wait_for_the_cloud(operator: &Reader, meters: &Meters) -> anyhow::Result<()> {
     wait("the cloud", async || {
-        let held = operator.get("/api/v1/status").await?["records"]["held"].as_u64().context("records.held of the status")?;
-        Ok((held >= expected, format!("durable at the cloud {held:>6} of {expected}")))
+        let (held, taken) = (held(operator).await?, meters.progress().taken);
+        Ok((held >= taken, format!("durable at the cloud {held:>6} of {taken}")))
     })
     .await
 }
 
-async fn wait_for_the_chain(operator: &Reader, meters: &Meters, expected: u64) -> anyhow::Result<()> {
+async fn wait_for_the_chain(operator: &Reader, meters: &Meters) -> anyhow::Result<()> {
     wait("the chain", async || {
-        let (terminal, cloud) = (meters.progress().anchored, anchored(operator).await?);
+        let (progress, cloud) = (meters.progress(), anchored(operator).await?);
+        let (terminal, taken) = (progress.anchored, progress.taken);
         Ok((
-            terminal >= expected && cloud >= expected,
-            format!("final on chain: by meters {terminal:>6}, by the cloud {cloud:>6}, of {expected}"),
+            terminal >= taken && cloud >= taken,
+            format!("final on chain: by meters {terminal:>6}, by the cloud {cloud:>6}, of {taken}"),
         ))
     })
     .await
+}
+
+/// Records that the cloud's archive holds.
+async fn held(operator: &Reader) -> anyhow::Result<u64> {
+    operator.get("/api/v1/status").await?["records"]["held"].as_u64().context("records.held of the status")
+}
+
+/// Records of a series that the cloud's archive holds, whatever relays keep of it.
+async fn held_of(operator: &Reader, series: &Series) -> anyhow::Result<u64> {
+    let ledger: LedgerPage = serde_json::from_value(operator.get(&format!("/api/v1/gaps?series={series}")).await?)?;
+    Ok(ledger.holdings.iter().map(|holding| holding.held).sum())
+}
+
+/// Sensors whose target the cloud mirrors.
+async fn targets(operator: &Reader) -> anyhow::Result<u64> {
+    let answer = operator.get("/api/v1/targets?limit=1000").await?;
+    Ok(answer["targets"].as_array().context("targets of the answer")?.len() as u64)
 }
 
 /// Records whose digest the cloud has on chain for good.

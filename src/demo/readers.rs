@@ -11,7 +11,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use tokio::sync::Mutex;
 
-use super::plan::{Meter, Plan};
+use super::plan::{Meter, Plan, STREAM};
 use super::town::Town;
 
 /// Records asked for in one request.
@@ -131,6 +131,7 @@ impl Subscription {
                 // Only what is new counts: a reading that came twice shows as one too few.
                 if let Some((_, key)) = key
                     && message.topic.starts_with("data/cityA/")
+                    && message.topic.ends_with(STREAM)
                     && seen.lock().await.insert(key)
                 {
                     count.fetch_add(1, Ordering::Relaxed);

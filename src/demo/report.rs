@@ -31,8 +31,26 @@ pub(super) struct Report {
     pub foreign_read_refused: bool,
     /// How often a relay was killed and came back.
     pub relay_kills: u64,
+    /// How long the group was without a proxy when the proxy was killed, in milliseconds.
+    pub proxy_replaced_ms: u64,
+    /// Terms of proxies that began.
+    pub proxy_terms: u64,
+    /// Relays that were proxy.
+    pub proxies: u64,
+    /// Times that a relay's storage area was short of room and went to the cloud.
+    pub spills: u64,
+    /// Records that a question brought from the relays.
+    pub pulled: u64,
     /// How often a meter left its relay for another one.
     pub relay_moves: u64,
+    /// What meters say about themselves, as records among those that they took.
+    pub about_themselves: u64,
+    /// Meters whose target the cloud mirrors.
+    pub targets_mirrored: u64,
+    /// An audit of a meter and the cloud found nothing.
+    pub audit_clean: bool,
+    /// The audit's first finding after a byte of the cloud's database was changed.
+    pub audit_caught: Option<String>,
     /// How long everything took.
     pub seconds: f64,
     /// What went wrong, in words; empty when all is well.
@@ -46,19 +64,27 @@ impl Report {
     }
 
     /// Compares the numbers with each other; each difference becomes a failure.
-    pub(super) fn judge(&mut self, expected: u64, live_expected: u64) {
+    pub(super) fn judge(&mut self, expected: u64, live_expected: u64, meters: u64) {
+        // Beside its readings a meter takes what it says about itself, and everything is kept and anchored alike.
+        let all = expected + self.about_themselves;
         let counts = [
-            ("taken", self.taken),
-            ("relay_durable", self.relay_durable),
-            ("cloud_durable", self.cloud_durable),
-            ("anchored_terminal", self.anchored_terminal),
-            ("anchored_cloud", self.anchored_cloud),
+            ("taken", self.taken, all),
+            ("relay_durable", self.relay_durable, all),
+            ("cloud_durable", self.cloud_durable, expected),
+            ("anchored_terminal", self.anchored_terminal, all),
+            ("anchored_cloud", self.anchored_cloud, all),
+            ("targets_mirrored", self.targets_mirrored, meters),
         ];
         let short = counts
             .into_iter()
-            .filter(|(_, count)| *count != expected)
-            .map(|(name, count)| format!("{name} is {count}, not {expected}"));
+            .filter(|(_, count, wanted)| count != wanted)
+            .map(|(name, count, wanted)| format!("{name} is {count}, not {wanted}"));
         self.failures.extend(short);
+        for (name, count) in [("proxy_terms", self.proxy_terms), ("spills", self.spills), ("pulled", self.pulled)] {
+            if count == 0 {
+                self.failures.push(format!("{name} is 0"));
+            }
+        }
         if self.live_received != live_expected {
             self.failures.push(format!("live_received is {}, not {live_expected}", self.live_received));
         }
@@ -71,6 +97,8 @@ impl Report {
             ("proof_verified", self.proof_verified),
             ("tampered_proof_refused", self.tampered_proof_refused),
             ("foreign_read_refused", self.foreign_read_refused),
+            ("audit_clean", self.audit_clean),
+            ("audit_caught", self.audit_caught.is_some()),
         ] {
             if !held {
                 self.failures.push(format!("{name} is false"));
@@ -91,11 +119,19 @@ impl fmt::Display for Report {
             ("received live, city A", self.live_received.to_string()),
             ("anchored by the meters", self.anchored_terminal.to_string()),
             ("anchored by the cloud", self.anchored_cloud.to_string()),
-            ("relay killed and back", self.relay_kills.to_string()),
+            ("said about themselves", self.about_themselves.to_string()),
+            ("proxy killed and back", self.relay_kills.to_string()),
+            ("replaced within, ms", self.proxy_replaced_ms.to_string()),
+            ("terms of proxies", format!("{} by {}", self.proxy_terms, self.proxies)),
             ("meters changed relay", self.relay_moves.to_string()),
+            ("targets at the cloud", self.targets_mirrored.to_string()),
+            ("storage areas spilled", self.spills.to_string()),
+            ("pulled by a question", self.pulled.to_string()),
             ("proof verified", yes(self.proof_verified).to_owned()),
             ("tampered proof refused", yes(self.tampered_proof_refused).to_owned()),
             ("foreign read refused", yes(self.foreign_read_refused).to_owned()),
+            ("audit clean", yes(self.audit_clean).to_owned()),
+            ("changed byte found", yes(self.audit_caught.is_some()).to_owned()),
             ("seconds", format!("{:.1}", self.seconds)),
         ];
         writeln!(f, "+-------------------------+------------+")?;
@@ -103,6 +139,9 @@ impl fmt::Display for Report {
             writeln!(f, "| {name:<23} | {value:>10} |")?;
         }
         writeln!(f, "+-------------------------+------------+")?;
+        if let Some(finding) = &self.audit_caught {
+            writeln!(f, "audit: {finding}")?;
+        }
         for failure in &self.failures {
             writeln!(f, "FAILED: {failure}")?;
         }

@@ -19,6 +19,12 @@ const TEST_MONEY: &str = "0x56bc75e2d63100000";
 const CHAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many relays there are.
 pub(super) const RELAYS: usize = 3;
+/// The group that they share one way up in.
+pub(super) const GROUP: &str = "town";
+/// How long one of them is the proxy.
+const TERM: &str = "4s";
+/// What a relay's storage area may hold, and what of it must be free: one kilobyte may be used, so that it spills before our eyes.
+const STORAGE: &str = "budget = \"64MiB\"\nfree_min = \"65535KiB\"";
 
 /// Name of a relay, its user and its log.
 pub(super) fn relay_name(index: usize) -> String {
@@ -32,11 +38,12 @@ pub(super) struct Town {
     pub rpc: String,
     pub contract: String,
     chain: Process,
-    cloud: Process,
+    cloud: Option<Process>,
     pub cloud_mqtt: SocketAddr,
     pub cloud_http: SocketAddr,
     relays: Vec<Option<Process>>,
     pub relay_mqtt: Vec<SocketAddr>,
+    relay_admin: Vec<SocketAddr>,
 }
 
 impl Town {
@@ -56,16 +63,19 @@ impl Town {
             rpc,
             contract,
             chain,
-            cloud,
+            cloud: Some(cloud),
             cloud_mqtt,
             cloud_http,
             relays: Vec::new(),
             relay_mqtt: Vec::new(),
+            relay_admin: Vec::new(),
         };
         for index in 0..RELAYS {
-            let (process, address) = town.start_relay(index, SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+            let listen = free_address()?;
+            let (process, admin) = town.start_relay(index, listen).await?;
             town.relays.push(Some(process));
-            town.relay_mqtt.push(address);
+            town.relay_mqtt.push(listen);
+            town.relay_admin.push(admin);
         }
         Ok(town)
     }
@@ -87,11 +97,12 @@ impl Town {
     }
 
     async fn start_relay(&self, index: usize, listen: SocketAddr) -> anyhow::Result<(Process, SocketAddr)> {
-        let name = relay_name(index);
+        let (name, listen) = (relay_name(index), listen.to_string());
         let config = format!(
-            "relay = {name:?}\nlisten = [{:?}]\ndata = {:?}\n\n[access.files]\nusers = {:?}\ngrants = {:?}\n\n\
-             [cloud]\nhost = \"127.0.0.1\"\nport = {}\nuser = {name:?}\npassword_file = {:?}\n\n[storage]\nsegment_age = \"1s\"\n",
-            listen.to_string(),
+            "relay = {name:?}\nlisten = [{listen:?}]\nadmin = \"127.0.0.1:0\"\ndata = {:?}\n\n[access.files]\nusers = {:?}\ngrants = {:?}\n\n\
+             [cloud]\nhost = \"127.0.0.1\"\nport = {}\nuser = {name:?}\npassword_file = {:?}\n\n\
+             [group]\nname = {GROUP:?}\nadvertise = {listen:?}\nheartbeat = \"300ms\"\nperiod = \"1s\"\n\n\
+             [storage]\nsegment_age = \"1s\"\n{STORAGE}\n",
             self.folder.join(&name),
             self.folder.join("users"),
             self.folder.join("grants.toml"),
@@ -102,8 +113,8 @@ impl Town {
         fs::write(&file, config)?;
         let mut process = start_role(&self.folder, &self.forebay, "relay", &name, &file)?;
         let places = process.ready().await?;
-        let listen = *places.get("listen").context("the relay's address")?;
-        Ok((process, listen))
+        let admin = *places.get("admin").context("the relay's admin port")?;
+        Ok((process, admin))
     }
 
     /// Kills a relay as if its power had failed.
@@ -113,19 +124,43 @@ impl Town {
 
     /// Starts a killed relay again, where it was.
     pub(super) async fn revive_relay(&mut self, index: usize) -> anyhow::Result<()> {
-        let (process, _) = self.start_relay(index, self.relay_mqtt[index]).await?;
+        let (process, admin) = self.start_relay(index, self.relay_mqtt[index]).await?;
         self.relays[index] = Some(process);
+        self.relay_admin[index] = admin;
         Ok(())
     }
 
-    /// Stops everything in order.
-    pub(super) async fn stop(self) -> anyhow::Result<()> {
-        for relay in self.relays.into_iter().flatten() {
+    /// The sum over all relays of a counter, since each of them was started.
+    pub(super) async fn relays_count(&self, metric: &str) -> anyhow::Result<u64> {
+        let mut sum = 0;
+        for admin in &self.relay_admin {
+            let metrics = reqwest::get(format!("http://{admin}/metrics")).await?.text().await?;
+            let value = metrics.lines().find_map(|line| line.strip_prefix(metric)?.strip_prefix(' '));
+            sum += value.with_context(|| format!("{metric} of a relay"))?.trim().parse::<u64>()?;
+        }
+        Ok(sum)
+    }
+
+    /// Stops relays and cloud in order; the chain goes on.
+    pub(super) async fn stop(&mut self) -> anyhow::Result<()> {
+        for relay in self.relays.iter_mut().filter_map(Option::take) {
             relay.stop().await?;
         }
-        self.cloud.stop().await?;
+        match self.cloud.take() {
+            Some(cloud) => cloud.stop().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Stops the chain.
+    pub(super) async fn stop_chain(self) -> anyhow::Result<()> {
         self.chain.stop().await
     }
+}
+
+/// An address that nobody listens at now: what a relay tells the others must be known before it listens.
+fn free_address() -> anyhow::Result<SocketAddr> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
 fn key_file(folder: &Path, party: &str) -> PathBuf {
@@ -173,6 +208,9 @@ fn write_access(folder: &Path, plan: &Plan) -> anyhow::Result<()> {
         broker::users::set_password(&users, user, password.as_bytes())?;
         fs::write(folder.join("passwords").join(user), password)?;
     }
+    let up: Vec<String> = relays.iter().map(|relay| format!("up/{relay}/#")).collect();
+    let down: Vec<String> = relays.iter().map(|relay| format!("down/{relay}/#")).collect();
+    // One file for all: as proxy a relay speaks at the cloud for its whole group.
     let grants = format!(
         r#"[[grant]]
 users = {meters:?}
@@ -182,12 +220,12 @@ topics = ["op/+/+/%u", "probe/+/%u"]
 [[grant]]
 users = {relays:?}
 actions = ["publish"]
-topics = ["up/%u/#"]
+topics = {up:?}
 
 [[grant]]
 users = {relays:?}
 actions = ["subscribe"]
-topics = ["down/%u/#"]
+topics = {down:?}
 
 [[grant]]
 users = ["analyst"]
@@ -217,11 +255,12 @@ async fn start_cloud(
 ) -> anyhow::Result<(Process, SocketAddr, SocketAddr)> {
     let config = format!(
         "listen = [\"127.0.0.1:0\"]\nhttp = \"127.0.0.1:0\"\ndata = {:?}\n\n[access.files]\nusers = {:?}\ngrants = {:?}\n\n\
-         [storage]\nsegment_age = \"1s\"\n\n[anchor]\nrpc = {rpc:?}\ncontract = {contract:?}\nkey_file = {:?}\npoll = \"250ms\"\n\n\
+         [storage]\nsegment_age = \"1s\"\n\n[[group]]\nname = {GROUP:?}\nmembers = {:?}\nterm = {{ time = {TERM:?} }}\n\n[anchor]\nrpc = {rpc:?}\ncontract = {contract:?}\nkey_file = {:?}\npoll = \"250ms\"\n\n\
          [anchor.batch]\nage = \"2s\"\n",
         folder.join("cloud"),
         folder.join("users"),
         folder.join("grants.toml"),
+        (0..RELAYS).map(relay_name).collect::<Vec<_>>(),
         key_file(folder, "cloud"),
     );
     let file = folder.join("cloud.toml");

@@ -20,11 +20,18 @@ fn the_demonstration_ends_with_nothing_lost_and_everything_anchored() {
     assert!(output.status.success(), "{}\n{said}", output.status);
     let stdout = String::from_utf8(output.stdout).unwrap();
     let summary: Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
-    let taken = summary["taken"].as_u64().unwrap();
-    assert_eq!(taken, 4 * 96 * 27, "four days of 27 meters");
+    let count = |field: &str| summary[field].as_u64().unwrap_or_else(|| panic!("{field} of {summary}"));
+    let taken = count("taken");
+    assert_eq!(taken - count("about_themselves"), 4 * 96 * 27, "four days of 27 meters");
+    assert!(
+        count("proxy_replaced_ms") < 3_000 && count("proxy_terms") > 1 && count("spills") > 0 && count("pulled") > 0,
+        "{summary}"
+    );
     for (field, expected) in [
         ("relay_durable", taken.into()),
-        ("cloud_durable", taken.into()),
+        ("cloud_durable", (4 * 96 * 27).into()),
+        ("targets_mirrored", 27.into()),
+        ("audit_clean", Value::Bool(true)),
         ("lost", 0.into()),
         ("duplicated", 0.into()),
         ("anchored_terminal", taken.into()),
