@@ -6,6 +6,7 @@ mod a_killed_relay_loses_nothing;
 mod a_reader_catches_up;
 mod a_reading_reaches_its_reader;
 mod an_audit_names_who_changed_what;
+mod history_finds_everything;
 mod meters_choose_their_relay;
 mod operators_see_what_is_going_on;
 mod the_command_line_keeps_its_promises;
