@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use anyhow::Context;
 use chassis::Exit;
-use cloud::ladder::{Absent, Kept, Rung, Whereabouts};
+use cloud::ladder::{Absent, Custody, Kept, Rung, Whereabouts};
 use reqwest::Method;
 use wire::RecordKey;
 
@@ -39,8 +39,8 @@ fn describe(found: &Whereabouts) -> Result<String, std::fmt::Error> {
     let mut text = format!("{}\n", found.key);
     if let Some(absent) = &found.absent {
         writeln!(text, "  cloud   not held: {}", reason(absent))?;
-        if !matches!(absent, Absent::Tombstone { .. }) {
-            writeln!(text, "          a relay or an agent may have it: what they hold is not known here")?;
+        if !matches!(absent, Absent::Tombstone { .. } | Absent::AtRelay { .. }) {
+            writeln!(text, "          no relay has stated it; an agent may have it, or a relay whose segment is open")?;
         }
         return Ok(text);
     }
@@ -80,6 +80,11 @@ fn reason(absent: &Absent) -> String {
         Absent::Tombstone { from_seq, to_seq, tombstone } => {
             format!("{from_seq} to {to_seq} were given up at the {}: {}", tombstone.place.as_str(), tombstone.why)
         }
+        Absent::AtRelay { relay, custody, relay_chunk, .. } => match custody {
+            Custody::Keeps => format!("{relay} keeps it in its chunk {relay_chunk}; forebay query brings it"),
+            Custody::OnTheWay => format!("{relay} has handed it over with its chunk {relay_chunk}, and it has not arrived"),
+            Custody::Lost => format!("{relay} had it in a database that is gone"),
+        },
         Absent::Gap { from_seq, to_seq, last_seq } => {
             format!("missing in the gap {from_seq} to {to_seq}; the last one received is {last_seq}")
         }
@@ -105,6 +110,12 @@ mod tests {
                 "chunk":null,"root":null,"batch":null}"#,
         );
         assert!(absent.contains("not held: missing in the gap 4 to 6; the last one received is 9"), "{absent}");
+        let kept = described(
+            r#"{"key":"a/b/c@9f.5","rung":"relay-durable","archived":false,
+                "absent":{"reason":"at-relay","relay":"relay-2","custody":"keeps","relay_chunk":7,"relay_root":"ab"},"state":null,
+                "at":null,"relay":null,"kept":null,"chunk":null,"root":null,"batch":null}"#,
+        );
+        assert!(kept.contains("not held: relay-2 keeps it in its chunk 7; forebay query brings it\n"), "{kept}");
         let given_up = described(
             r#"{"key":"a/b/c@9f.5","rung":"not-held","archived":false,
                 "absent":{"reason":"tombstone","from_seq":4,"to_seq":6,"why":"outbox full","place":"agent"},"state":null,"at":null,

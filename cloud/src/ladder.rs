@@ -1,25 +1,28 @@
 //! The receipt ladder (C2): how far one record has come, as far as the cloud knows.
 //!
 //! Whatever is here was taken by its agent and durable at its relay before: custody only moves by an acknowledgement that follows a
-//! commit. Where a record is that has not come here yet, and whether its terminal has anchored it, the cloud can't say.
+//! commit. What is not here may be known to be at a relay, by the index. Whether its terminal has anchored it, the cloud can't say.
 
 use anchor::rows::Place;
 use archive::{Archive, ReadError};
 use serde::{Deserialize, Serialize};
 use wire::digest::to_hex;
-use wire::{RecordKey, RelayId};
+use wire::{At, RecordKey, RelayId};
 
 use crate::anchoring::ServerState;
 use crate::gaps::with_graves;
 use crate::graves::{Graves, Stretch, Tombstone};
+use crate::index::{self, Index, Standing};
 use crate::moment;
 
 /// The highest rung that a record has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rung {
-    /// Not here.
+    /// Not here, and no relay has stated that it keeps it.
     NotHeld,
+    /// Durable at a relay, or on the way from there.
+    RelayDurable,
     /// Durable here.
     CloudDurable,
     /// Its chunk has a Merkle root, which waits for a batch.
@@ -42,6 +45,18 @@ pub enum Kept {
     Chunk,
 }
 
+/// What a relay has done with a record that it had stated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Custody {
+    /// It keeps it.
+    Keeps,
+    /// It has handed it over, and it has not arrived.
+    OnTheWay,
+    /// The database that it was in is gone.
+    Lost,
+}
+
 /// What is known of a record that is not here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "reason", rename_all = "kebab-case")]
@@ -55,6 +70,17 @@ pub enum Absent {
         /// Why and where.
         #[serde(flatten)]
         tombstone: Tombstone,
+    },
+    /// A relay has stated it, and it has not come here.
+    AtRelay {
+        /// The relay.
+        relay: RelayId,
+        /// Whether it has it.
+        custody: Custody,
+        /// Its chunk there.
+        relay_chunk: u64,
+        /// The chunk's Merkle root in hex, which it will be compared with.
+        relay_root: String,
     },
     /// Later records are here: it is missing, together with its neighbours.
     Gap {
@@ -152,6 +178,28 @@ impl Whereabouts {
             found.rung = Rung::RootKnown;
         }
         Ok(found)
+    }
+
+    /// Adds what the index knows of a record that is not here.
+    pub(crate) fn look_in(&mut self, index: &Index) -> Result<(), index::ReadError> {
+        if self.absent.is_none() {
+            return Ok(());
+        }
+        let known = index.of_series(&self.key.series, (At::MIN, At::MAX))?;
+        // Those at hand come first.
+        let holds = |known: &&index::Known| known.epoch == self.key.epoch && known.seqs.contains(self.key.seq);
+        let Some(known) = known.iter().find(holds) else { return Ok(()) };
+        let custody = match known.standing {
+            Standing::Stated => Custody::Keeps,
+            Standing::Left => Custody::OnTheWay,
+            Standing::Lost => Custody::Lost,
+        };
+        if custody != Custody::Lost {
+            self.rung = Rung::RelayDurable;
+        }
+        let (relay, relay_chunk, relay_root) = (known.relay.clone(), known.chunk, to_hex(&known.root));
+        self.absent = Some(Absent::AtRelay { relay, custody, relay_chunk, relay_root });
+        Ok(())
     }
 
     /// Adds what the anchor ledger knows of its chunk.

@@ -16,6 +16,7 @@ use super::Api;
 use super::identity::Asker;
 use super::records::read_key;
 use crate::anchoring::Evidence;
+use crate::index::LookFault;
 use crate::ladder::Whereabouts;
 use crate::problem::Problem;
 
@@ -32,7 +33,13 @@ pub(super) async fn place(
 
 /// How far a record has come. Whoever calls this has asked the grants.
 pub(super) async fn whereabouts(api: &Api, key: RecordKey) -> Result<Whereabouts, Problem> {
-    let mut found = api.history.read(move |archive| Whereabouts::in_archive(archive, key)).await?;
+    let index = api.history.index().clone();
+    let found = api.history.read(move |archive| {
+        let mut found = Whereabouts::in_archive(archive, key)?;
+        found.look_in(&index)?;
+        Ok::<_, LookFault>(found)
+    });
+    let mut found = found.await?;
     if let (Some(anchored), Some(chunk)) = (api.anchored.clone(), found.chunk)
         && let Some(place) = on_ledger(move || anchored.place(chunk)).await?
     {
