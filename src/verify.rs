@@ -21,6 +21,9 @@ pub(crate) struct Args {
     /// The account that must have written it; without it anybody may have, and the account is told.
     #[arg(long, value_name = "ADDRESS")]
     submitter: Option<Address>,
+    /// The account whose key must have made the root; where an anchor service wrote it, that is not the one that wrote.
+    #[arg(long, value_name = "ADDRESS")]
+    signer: Option<Address>,
     /// Accept a batch that so many blocks follow, where the chain knows no finality.
     #[arg(long, value_name = "BLOCKS")]
     depth: Option<u64>,
@@ -33,7 +36,7 @@ pub(crate) struct Args {
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
-    let options = Options { submitter: args.submitter, depth: args.depth, timeout: TIMEOUT };
+    let options = Options { submitter: args.submitter, signer: args.signer, depth: args.depth, timeout: TIMEOUT };
     match host::runtime()?.block_on(check(&args.file, &args.rpc, &options))? {
         Ok(verified) => {
             host::print(&if args.json { format!("{}\n", json(&verified)) } else { text(&verified) })?;
@@ -77,7 +80,12 @@ fn text(verified: &Verified) -> String {
             record.at
         ),
         format!("  party       {} {}, by its own word", verified.party.kind.as_str(), verified.party.name),
-        format!("  account     {} ({demanded})", verified.submitter),
+        match verified.signer == verified.submitter {
+            true => format!("  account     {} ({demanded})", verified.submitter),
+            false => {
+                format!("  account     {} ({demanded}), written by the anchor service {}", verified.signer, verified.submitter)
+            }
+        },
         format!("  chain       {} at contract {}", verified.identity.chain_id, verified.contract),
         match verified.shown {
             Shown::Log => format!("  transaction 0x{}", to_hex(&verified.tx)),
@@ -103,6 +111,7 @@ fn json(verified: &Verified) -> serde_json::Value {
         "key": verified.record.key,
         "party": verified.party,
         "submitter": verified.submitter.to_string(),
+        "signer": verified.signer.to_string(),
         "submitter_demanded": verified.submitter_demanded,
         "chain_id": verified.identity.chain_id,
         "contract": verified.contract.to_string(),

@@ -38,6 +38,9 @@ pub struct Config {
     /// What one unit of gas may cost at most; above that, batches wait.
     #[serde(default = "fee_cap_gwei")]
     pub fee_cap_gwei: u64,
+    /// The account of the anchor service, for a party that only signs; see [`crate::Worker::start_sponsored`].
+    #[serde(default)]
+    pub sponsor: Option<Address>,
 }
 
 fn poll() -> Span {
@@ -67,6 +70,7 @@ impl Config {
             poll: poll(),
             timeout: timeout(),
             fee_cap_gwei: fee_cap_gwei(),
+            sponsor: None,
         }
     }
 

@@ -6,17 +6,19 @@ use alloy::primitives::{Address, U256};
 use chassis::Clock;
 use wire::Digest;
 
-use crate::chain::{Block, Chain, ChainError, Fees, Identity, Outcome, Written};
+use crate::chain::{Block, Chain, ChainError, Fees, Identity};
 use crate::config::{Config, Confirmation};
 use crate::keys::Key;
 use crate::ledger::{Ledger, LedgerError, Target};
 use crate::limits;
 use crate::machine::{Action, Event, Failure, Head, Nonce, Sight, State, step};
 use crate::metrics::Metrics;
+use crate::pledge::Pledge;
 use crate::refusal::Refusal;
 use crate::registry::{self, Entry};
 use crate::rows::{Batch, Transaction};
 use crate::signing::Draft;
+use crate::way::Way;
 use crate::worker::{Health, on_ledger};
 
 /// Why a round ended early.
@@ -50,10 +52,12 @@ pub(crate) enum Pause {
 }
 
 /// What an action came to.
-enum Report {
+pub(crate) enum Report {
     Event(Event),
     /// A transaction that is signed and not stored yet.
     Signed(Box<Transaction>, Entry),
+    /// A root that is signed for the anchor service and not stored yet.
+    Pledged(Box<Pledge>),
 }
 
 /// Steps of one batch in one round; more than the longest way through the machine.
@@ -63,13 +67,15 @@ pub(crate) struct Courier {
     pub(crate) chain: Chain,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) confirmation: Confirmation,
-    key: Key,
+    pub(crate) key: Key,
+    pub(crate) way: Way,
+    submitter: Address,
     contract: Address,
     stream: Digest,
     fee_cap: u128,
     clock: Arc<dyn Clock>,
-    metrics: Metrics,
-    health: Health,
+    pub(crate) metrics: Metrics,
+    pub(crate) health: Health,
     /// The chain as it was met, until there is a reason to doubt that it is the same.
     target: Option<Target>,
     /// The newest block when the chain was last seen.
@@ -79,9 +85,18 @@ pub(crate) struct Courier {
 }
 
 impl Courier {
-    pub fn new(config: &Config, chain: Chain, key: Key, ledger: Arc<Ledger>, clock: Arc<dyn Clock>, metrics: Metrics) -> Self {
+    pub fn new(
+        config: &Config,
+        chain: Chain,
+        (key, way): (Key, Way),
+        ledger: Arc<Ledger>,
+        clock: Arc<dyn Clock>,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             chain,
+            way,
+            submitter: config.sponsor.unwrap_or_else(|| key.address()),
             ledger,
             confirmation: config.confirmation,
             key,
@@ -154,7 +169,7 @@ impl Courier {
             }
             None => self.begin(identity).await?,
         };
-        let now = Target { identity, contract: self.contract, submitter: self.key.address(), stream: self.stream, ..kept };
+        let now = Target { identity, contract: self.contract, submitter: self.submitter, stream: self.stream, ..kept };
         if kept != now {
             self.health = Health::OtherChain;
             return Ok(None);
@@ -164,7 +179,7 @@ impl Courier {
     }
 
     async fn begin(&self, identity: Identity) -> Result<Target, Trouble> {
-        let submitter = self.key.address();
+        let submitter = self.submitter;
         let base_head = self.chain.head_of(self.contract, submitter, &self.stream).await?;
         let target = Target { identity, contract: self.contract, submitter, stream: self.stream, base_head };
         let ledger = Arc::clone(&self.ledger);
@@ -203,10 +218,10 @@ impl Courier {
         Ok((batch.progress.state, Pause::Rest))
     }
 
-    async fn apply(&mut self, batch: &mut Batch, report: Report) -> Result<Action, Trouble> {
+    pub(crate) async fn apply(&mut self, batch: &mut Batch, report: Report) -> Result<Action, Trouble> {
         let event = match &report {
             Report::Event(event) => event,
-            Report::Signed(..) => &Event::Signed,
+            Report::Signed(..) | Report::Pledged(_) => &Event::Signed,
         };
         let nonce = match event {
             Event::Seen(Sight::Nothing { nonce, .. }) => Some(*nonce),
@@ -219,6 +234,11 @@ impl Courier {
             Report::Signed(signed, entry) => {
                 batch.prev = Some(entry.prev);
                 on_ledger(move || ledger.sign(&signed, &entry, &after)).await?;
+            }
+            Report::Pledged(pledge) => {
+                batch.prev = Some(pledge.entry.prev);
+                let account = self.key.address();
+                on_ledger(move || ledger.pledge(number, &pledge, account, &after)).await?;
             }
             Report::Event(_) if after != before => on_ledger(move || ledger.save(number, &after)).await?,
             Report::Event(_) => {}
@@ -274,7 +294,10 @@ impl Courier {
                 return Ok(Report::Event(Event::Held));
             }
         }
-        let input = entry.call(&target.stream);
+        if let Way::Sponsored(_) = &self.way {
+            return Ok(self.pledge(target, entry));
+        }
+        let input = self.input(target, batch, &entry).await?;
         let gas = match self.chain.estimate(target.submitter, Some(target.contract), input.clone()).await {
             Ok(gas) => gas + gas * limits::GAS_SPARE_PERCENT / 100,
             Err(ChainError::Refused(refusal)) => return Ok(Report::Event(self.hold(&refusal))),
@@ -292,6 +315,10 @@ impl Courier {
 
     /// Signs the newest transaction once more, with a fee that nodes take as a replacement.
     async fn replace(&mut self, target: &Target, batch: &Batch) -> Result<Report, Trouble> {
+        if let Way::Sponsored(_) = &self.way {
+            // The same root is offered once more.
+            return Ok(Report::Event(Event::Signed));
+        }
         let (Some(newest), Some(entry)) = (self.transactions(batch.number).await?.into_iter().next(), batch.entry()) else {
             return self.sign(target, batch).await;
         };
@@ -306,7 +333,7 @@ impl Courier {
             chain_id: target.identity.chain_id,
             nonce: newest.nonce,
             to: Some(target.contract),
-            input: entry.call(&target.stream),
+            input: self.input(target, batch, &entry).await?,
             gas: newest.gas,
             fees,
         };
@@ -338,7 +365,7 @@ impl Courier {
     }
 
     /// Notes why nothing can be signed or sent now.
-    fn hold(&mut self, refusal: &Refusal) -> Event {
+    pub(crate) fn hold(&mut self, refusal: &Refusal) -> Event {
         self.health = match refusal {
             Refusal::NoFunds => Health::NoFunds,
             other => Health::Refused(other.to_string()),
@@ -347,6 +374,10 @@ impl Courier {
     }
 
     async fn send(&mut self, batch: &Batch) -> Result<Event, Trouble> {
+        if let Way::Sponsored(post) = &self.way {
+            let post = Arc::clone(post);
+            return self.offer(batch, &*post).await;
+        }
         let Some(newest) = self.transactions(batch.number).await?.into_iter().next() else {
             return Err(LedgerError::Damaged { batch: batch.number, what: "transaction" }.into());
         };
@@ -364,100 +395,7 @@ impl Courier {
         }
     }
 
-    /// What the chain shows of a batch: receipts first, then the head, then the log.
-    pub(crate) async fn look(&mut self, target: &Target, batch: &Batch) -> Result<Sight, Trouble> {
-        let entry = self.entry(target, batch).await?;
-        let written = Written::new(target.contract, target.submitter, &target.stream, &entry);
-        let transactions = self.transactions(batch.number).await?;
-        let mut newest_failed = false;
-        for (age, transaction) in transactions.iter().enumerate() {
-            match self.chain.outcome(&transaction.hash, &written).await? {
-                Some(Outcome::Wrote(mined)) => return Ok(Sight::Wrote(mined)),
-                Some(Outcome::Failed) => newest_failed |= age == 0,
-                None => {}
-            }
-        }
-        let onchain = self.chain.head_of(target.contract, target.submitter, &target.stream).await?;
-        let head = self.place(target, batch, &entry, &onchain).await?;
-        match head {
-            Head::Reached => {
-                if let Some(mined) = self.chain.find(&written).await? {
-                    return Ok(Sight::Wrote(mined));
-                }
-            }
-            Head::Older => self.reopen(target, &onchain).await?,
-            Head::Before | Head::Foreign => {}
-        }
-        if newest_failed {
-            return Ok(Sight::Failed(head));
-        }
-        let next = self.chain.nonce(target.submitter).await?;
-        let nonce = transactions.first().map_or(Nonce::Next, |newest| Nonce::of(newest.nonce, next));
-        Ok(Sight::Nothing { head, nonce })
-    }
-
-    /// Where `head` is, seen from a batch.
-    async fn place(&self, target: &Target, batch: &Batch, entry: &Entry, head: &Digest) -> Result<Head, Trouble> {
-        if *head == entry.prev {
-            return Ok(Head::Before);
-        }
-        if *head == entry.head() {
-            // Written, though this ledger never signed it: it is an older copy of another one.
-            return Ok(if batch.prev.is_some() { Head::Reached } else { Head::Foreign });
-        }
-        let (ledger, wanted) = (Arc::clone(&self.ledger), *head);
-        Ok(match on_ledger(move || ledger.batch_of_head(&wanted)).await? {
-            Some(other) if other > batch.number => Head::Reached,
-            Some(_) => Head::Older,
-            None if *head == target.base_head => Head::Older,
-            None => Head::Foreign,
-        })
-    }
-
-    /// The chain's head is at an older batch of ours: whatever later ones were thought to be on chain is looked at again.
-    async fn reopen(&mut self, target: &Target, head: &Digest) -> Result<(), Trouble> {
-        let (ledger, head) = (Arc::clone(&self.ledger), *head);
-        let doubtful = on_ledger(move || {
-            let last = ledger.batch_of_head(&head)?.unwrap_or(0);
-            ledger.on_chain_from(last + 1)
-        })
-        .await?;
-        for batch in doubtful {
-            self.recheck(target, batch).await?;
-        }
-        Ok(())
-    }
-
-    /// Looks where a batch is that was thought to be on chain. Whether it is still there, in the same block or another, or
-    /// not at all, is stored; one that vanished is not sent from here, its turn comes.
-    pub(crate) async fn recheck(&mut self, target: &Target, mut batch: Batch) -> Result<State, Trouble> {
-        let Some(entry) = batch.entry() else { return Ok(batch.progress.state) };
-        let written = Written::new(target.contract, target.submitter, &target.stream, &entry);
-        for transaction in self.transactions(batch.number).await? {
-            if let Some(Outcome::Wrote(mined)) = self.chain.outcome(&transaction.hash, &written).await? {
-                self.apply(&mut batch, Report::Event(Event::Seen(Sight::Wrote(mined)))).await?;
-                return Ok(batch.progress.state);
-            }
-        }
-        self.apply(&mut batch, Report::Event(Event::Vanished)).await?;
-        Ok(batch.progress.state)
-    }
-
-    /// What a batch puts on chain, on top of the batch before it.
-    async fn entry(&self, target: &Target, batch: &Batch) -> Result<Entry, Trouble> {
-        if let Some(entry) = batch.entry() {
-            return Ok(entry);
-        }
-        if batch.number == 1 {
-            return Ok(batch.entry_on(target.base_head));
-        }
-        let (ledger, number) = (Arc::clone(&self.ledger), batch.number - 1);
-        let before = on_ledger(move || ledger.batch(number)).await?;
-        let damaged = LedgerError::Damaged { batch: number, what: "head" };
-        Ok(batch.entry_on(before.and_then(|before| before.entry()).ok_or(damaged)?.head()))
-    }
-
-    async fn transactions(&self, number: u64) -> Result<Vec<Transaction>, Trouble> {
+    pub(crate) async fn transactions(&self, number: u64) -> Result<Vec<Transaction>, Trouble> {
         let ledger = Arc::clone(&self.ledger);
         Ok(on_ledger(move || ledger.transactions(number)).await?)
     }

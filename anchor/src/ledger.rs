@@ -22,6 +22,7 @@ use crate::view::LedgerView;
 const STEPS: &[Step] = &[
     Step { name: "ledger", sql: include_str!("sql/001_ledger.sql") },
     Step { name: "alarms", sql: include_str!("sql/002_alarms.sql") },
+    Step { name: "sponsoring", sql: include_str!("sql/003_sponsoring.sql") },
 ];
 
 /// A ledger is small and rarely written: many fit into one process.
@@ -180,7 +181,7 @@ impl Ledger {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write<T>(&self, work: impl FnOnce(&Tx<'_>) -> Result<T, LedgerError>) -> Result<T, LedgerError> {
+    pub(crate) fn write<T>(&self, work: impl FnOnce(&Tx<'_>) -> Result<T, LedgerError>) -> Result<T, LedgerError> {
         let mut writer = self.writer();
         let tx = writer.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         let done = work(&tx)?;
@@ -216,13 +217,7 @@ impl Ledger {
         let root = merkle::root(&leaves);
         let records: u64 = chunks.iter().map(|(_, header)| header.count).sum();
         self.write(|tx| {
-            let sql = "SELECT ifnull(max(number), 0), ifnull(max(first_seq + count), 1) FROM batches";
-            let (last, first_seq): (i64, i64) = tx.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            tx.execute(
-                "INSERT INTO batches (number, root, first_seq, count, records, closed_at, state, since, offered_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'BATCHED', ?6, ?6)",
-                params![last + 1, root, first_seq, chunks.len() as i64, records as i64, now],
-            )?;
+            let number = rows::insert(tx, &root, chunks.len() as u64, records, now)?;
             let source = self.source.0 as i64;
             let mut insert = tx.prepare_cached(
                 "INSERT INTO leaves (batch, position, source, chunk, leaf, header) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
@@ -231,12 +226,12 @@ impl Ledger {
             for (position, ((chunk, header), leaf)) in chunks.iter().zip(&leaves).enumerate() {
                 header_bytes.clear();
                 header.encode(&mut header_bytes);
-                insert.execute(params![last + 1, position as i64, source, chunk, leaf, header_bytes])?;
+                insert.execute(params![number as i64, position as i64, source, chunk, leaf, header_bytes])?;
             }
             if let Some((chunk, _)) = chunks.last() {
                 tx.execute("UPDATE sources SET watermark = ?2 WHERE epoch = ?1", params![source, chunk])?;
             }
-            rows::need(tx, (last + 1) as u64)
+            rows::need(tx, number)
         })
     }
 

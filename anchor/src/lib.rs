@@ -11,6 +11,7 @@
 //! the next step, so that kill -9 between any two of them is harmless.
 
 pub mod audit;
+pub mod cargo;
 pub mod chain;
 mod collect;
 pub mod config;
@@ -24,14 +25,18 @@ mod limits;
 pub mod machine;
 mod metrics;
 pub mod party;
+pub mod pledge;
 pub mod proof;
 pub mod refusal;
 pub mod registry;
 pub mod rows;
+mod sight;
 mod signing;
 pub mod source;
+pub mod sponsor;
 pub mod verify;
 pub mod view;
+pub mod way;
 pub mod worker;
 
 pub use alloy::primitives::Address;
@@ -44,4 +49,5 @@ pub use proof::{Evidence, Proof, ProveError, prove};
 pub use source::{ChunkSource, SourceError};
 pub use verify::{Verified, VerifyError, verify_file};
 pub use view::LedgerView;
+pub use way::{Post, PostError};
 pub use worker::{Anchoring, Health, StartError, Worker, WorkerError};

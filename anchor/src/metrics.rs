@@ -24,22 +24,27 @@ pub(crate) struct Metrics {
     pub vanished: Counter,
     /// Nonces of the account that somebody else has used.
     pub foreign_nonces: Counter,
+    /// Roots that the anchor service refused.
+    pub refused_roots: Counter,
     /// Transactions handed to a node, again or for the first time.
     pub sent: Counter,
 }
 
 impl Metrics {
-    pub fn new(registry: &Registry) -> Self {
+    /// `role` stands in front of every name: a process may anchor for itself and for others.
+    pub fn new(registry: &Registry, role: &str) -> Self {
+        let name = |rest: &str| format!("{role}_{rest}");
         Self {
-            batches: registry.register("anchor_batches", "Batches by state", Family::default()),
-            oldest_open_seconds: registry.gauge("anchor_oldest_open_seconds", "Age of the oldest batch that is not final"),
-            chunks_waiting: registry.gauge("anchor_chunks_waiting", "Chunks read and not yet in a batch"),
-            chain_away: registry.gauge("anchor_chain_away", "1 while the chain does not answer"),
-            alarm: registry.gauge("anchor_alarm", "1 while anchoring needs a person"),
-            vanished: registry.counter("anchor_batches_vanished", "Batches whose block was reorganised away"),
+            batches: registry.register(&name("batches"), "Batches by state", Family::default()),
+            oldest_open_seconds: registry.gauge(&name("oldest_open_seconds"), "Age of the oldest batch that is not final"),
+            chunks_waiting: registry.gauge(&name("chunks_waiting"), "Chunks read and not yet in a batch"),
+            chain_away: registry.gauge(&name("chain_away"), "1 while the chain does not answer"),
+            alarm: registry.gauge(&name("alarm"), "1 while anchoring needs a person"),
+            vanished: registry.counter(&name("batches_vanished"), "Batches whose block was reorganised away"),
             foreign_nonces: registry
-                .counter("anchor_foreign_nonces", "Nonces of the account that were used by somebody who has its key"),
-            sent: registry.counter("anchor_transactions_sent", "Transactions handed to a node, repetitions included"),
+                .counter(&name("foreign_nonces"), "Nonces of the account that were used by somebody who has its key"),
+            refused_roots: registry.counter(&name("roots_refused"), "Roots that the anchor service refused"),
+            sent: registry.counter(&name("transactions_sent"), "Transactions handed to a node, repetitions included"),
         }
     }
 

@@ -15,6 +15,7 @@ use crate::ledger::{LedgerError, Target};
 use crate::limits::{LATER_MAX, PATH_NODES_MAX, PROOF_BYTES_MAX};
 use crate::machine::State;
 use crate::party::Party;
+use crate::pledge::{Pledge, Venue};
 use crate::registry::Entry;
 use crate::rows::Place;
 use crate::view::LedgerView;
@@ -54,9 +55,19 @@ pub struct Proof {
     pub(crate) batch: BatchPart,
     pub(crate) chain: ChainPart,
     pub(crate) transaction: TransactionPart,
+    /// The party's signature of the root, where the anchor service wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pledge: Option<PledgePart>,
     /// The batches of the stream behind this one: with them the head in the contract's state proves the batch where logs are gone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     later: Vec<LaterPart>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PledgePart {
+    account: HexWord<20>,
+    signature: HexWord<65>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -208,6 +219,16 @@ impl Proof {
             .map(|batch| LaterPart { root: HexWord(batch.root), first_seq: batch.first_seq, count: batch.count })
             .collect();
         Ok(self)
+    }
+
+    /// The account whose key made the root: the one that signed it for the anchor service, or else the one that wrote it. `None` if
+    /// the signature is not that account's.
+    pub(crate) fn signer(&self) -> Option<Address> {
+        let target = self.chain.target();
+        let Some(PledgePart { account, signature }) = &self.pledge else { return Some(target.submitter) };
+        let venue = Venue { chain_id: target.identity.chain_id, contract: target.contract, submitter: target.submitter };
+        let pledge = Pledge { venue, entry: self.batch.entry(), signature: signature.0 };
+        pledge.signer(&self.chain.party).filter(|signer| *signer == Address::from(account.0))
     }
 
     /// The stream's head when the batch and all later ones that the proof carries are written, and nothing else.
@@ -394,6 +415,9 @@ pub fn prove(ledger: &LedgerView, evidence: &Evidence<'_>) -> Result<Proof, Prov
             block_hash: HexWord(mined.block_hash),
             log_index: mined.log_index,
         },
+        pledge: ledger
+            .signed_pledge(batch.number)?
+            .map(|(pledge, account)| PledgePart { account: HexWord(account.into_array()), signature: HexWord(pledge.signature) }),
         later: Vec::new(),
     })
 }

@@ -16,6 +16,14 @@ mod abi {
             uint64 firstSeq,
             uint64 count
         );
+        struct Batch {
+            bytes32 stream;
+            bytes32 prev;
+            bytes32 root;
+            uint64 firstSeq;
+            uint64 count;
+        }
+        function anchorMany(Batch[] calldata batches) external;
         function anchor(bytes32 stream, bytes32 prev, bytes32 root, uint64 firstSeq, uint64 count) external;
         function headOf(address submitter, bytes32 stream) external view returns (bytes32);
     }
@@ -96,6 +104,18 @@ impl Entry {
         let data = event.encode_log_data();
         (data.topics().to_vec(), data.data)
     }
+}
+
+/// The call that writes several batches, all or none.
+pub(crate) fn call_many(batches: &[(Digest, Entry)]) -> Bytes {
+    let batches = batches.iter().map(|(stream, entry)| abi::Batch {
+        stream: B256::from(*stream),
+        prev: B256::from(entry.prev),
+        root: B256::from(entry.root),
+        firstSeq: entry.first_seq,
+        count: entry.count,
+    });
+    abi::anchorManyCall { batches: batches.collect() }.abi_encode().into()
 }
 
 /// The topics that every batch of a stream has in its log, and nothing else.

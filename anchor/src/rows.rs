@@ -188,6 +188,18 @@ pub(crate) fn need(tx: &Tx<'_>, number: u64) -> Result<Batch, LedgerError> {
     one(tx, "WHERE number = ?1", params![number as i64])?.ok_or(damaged)
 }
 
+/// Adds a batch behind the last one, and gives its number.
+pub(crate) fn insert(tx: &Tx<'_>, root: &Digest, count: u64, records: u64, now: At) -> Result<u64, LedgerError> {
+    let sql = "SELECT ifnull(max(number), 0), ifnull(max(first_seq + count), 1) FROM batches";
+    let (last, first_seq): (i64, i64) = tx.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    tx.execute(
+        "INSERT INTO batches (number, root, first_seq, count, records, closed_at, state, since, offered_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'BATCHED', ?6, ?6)",
+        params![last + 1, root, first_seq, count as i64, records as i64, now],
+    )?;
+    Ok((last + 1) as u64)
+}
+
 pub(crate) fn save(tx: &Tx<'_>, batch: u64, progress: &Progress) -> Result<(), LedgerError> {
     let mined = progress.mined;
     tx.prepare_cached(

@@ -19,6 +19,8 @@ use crate::registry;
 pub struct Options {
     /// The account that must have written the batch. Without it, anybody may have: the account is always told.
     pub submitter: Option<Address>,
+    /// The account whose key must have made the root. That is the submitter, but where an anchor service wrote the batch.
+    pub signer: Option<Address>,
     /// Blocks that must follow where the chain has no finalized block at or above the proof's.
     pub depth: Option<u64>,
     /// How long one answer of the chain may take.
@@ -27,7 +29,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { submitter: None, depth: None, timeout: Duration::from_secs(10) }
+        Self { submitter: None, signer: None, depth: None, timeout: Duration::from_secs(10) }
     }
 }
 
@@ -63,7 +65,9 @@ pub struct Verified {
     pub party: Party,
     /// The account that wrote it.
     pub submitter: Address,
-    /// Whether that account was demanded.
+    /// The account whose key made the root: the submitter, or who signed it for the anchor service.
+    pub signer: Address,
+    /// Whether either account was demanded.
     pub submitter_demanded: bool,
     /// The chain and the contract's code.
     pub identity: Identity,
@@ -111,6 +115,17 @@ pub enum Reason {
         /// Who did.
         found: Address,
     },
+    /// Somebody else made the root.
+    #[error("its root was made by {found}, not by {demanded}")]
+    Signer {
+        /// Who should have.
+        demanded: Address,
+        /// Who did.
+        found: Address,
+    },
+    /// The signature is not that of the account.
+    #[error("the root's signature is not that of the account")]
+    Signature,
     /// The contract is none that this program knows.
     #[error("the contract's code is not that of AnchorRegistry")]
     Code,
@@ -209,6 +224,7 @@ impl Proof {
         if target.identity.code_hash != registry::code_hash() {
             return Err(Reason::Code);
         }
+        self.signer().ok_or(Reason::Signature)?;
         Ok(record)
     }
 
@@ -221,6 +237,10 @@ impl Proof {
         let (entry, target) = (self.batch.entry(), self.chain.target());
         if let Some(demanded) = options.submitter.filter(|demanded| *demanded != target.submitter) {
             return Err(Reason::Submitter { demanded, found: target.submitter }.into());
+        }
+        let signer = self.signer().ok_or(Reason::Signature)?;
+        if let Some(demanded) = options.signer.filter(|demanded| *demanded != signer) {
+            return Err(Reason::Signer { demanded, found: signer }.into());
         }
         let chain = Chain::new(rpc, options.timeout)?;
         let identity = chain.identity(target.contract).await?;
@@ -250,7 +270,8 @@ impl Proof {
             index: self.chunk.index,
             party: self.chain.party.clone(),
             submitter: target.submitter,
-            submitter_demanded: options.submitter.is_some(),
+            signer,
+            submitter_demanded: options.submitter.is_some() || options.signer.is_some(),
             identity,
             contract: target.contract,
             root: entry.root,

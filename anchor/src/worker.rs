@@ -7,16 +7,19 @@ use alloy::primitives::Address;
 use chassis::{Clock, Registry, Stop};
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep_until};
+use wire::Epoch;
 
 use crate::chain::{AddressFault, Chain};
 use crate::collect::Collector;
-use crate::config::{Config, ConfigFault};
+use crate::config::{Batching, Config, ConfigFault};
 use crate::courier::{Courier, Pause, Trouble};
 use crate::keys::{self, Key, KeyError};
 use crate::ledger::{Ledger, LedgerError};
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::source::ChunkSource;
+use crate::sponsor::{Gather, Loader, Mail};
+use crate::way::{Post, Way};
 
 /// Why a worker can't start. A chain that is away is no reason.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +76,9 @@ impl Health {
     }
 }
 
+/// What the metrics of a party's worker begin with.
+const ROLE: &str = "anchor";
+
 /// Starts workers.
 #[derive(Debug)]
 pub struct Worker;
@@ -89,15 +95,74 @@ impl Worker {
         clock: Arc<dyn Clock>,
         registry: &Registry,
     ) -> Result<Anchoring, StartError> {
+        if config.sponsor.is_some() {
+            return Err(ConfigFault { field: "sponsor", fix: "needs a way to the anchor service" }.into());
+        }
+        let source_epoch = source.epoch();
+        Self::build(config, (Way::Direct, ROLE), source_epoch, clock, registry, |parts| {
+            Intake::Chunks(Collector::new(source, parts.ledger, parts.batch, parts.metrics))
+        })
+    }
+
+    /// Like [`Worker::start`], for a party that signs its roots and has the anchor service write them. `config.sponsor` is the account
+    /// that the service writes with.
+    ///
+    /// # Errors
+    /// [`StartError`] names what can't be used.
+    pub fn start_sponsored(
+        config: Config,
+        post: Arc<dyn Post>,
+        source: Arc<dyn ChunkSource>,
+        clock: Arc<dyn Clock>,
+        registry: &Registry,
+    ) -> Result<Anchoring, StartError> {
+        if config.sponsor.is_none() {
+            return Err(ConfigFault { field: "sponsor", fix: "must name the account of the anchor service" }.into());
+        }
+        let source_epoch = source.epoch();
+        Self::build(config, (Way::Sponsored(post), ROLE), source_epoch, clock, registry, |parts| {
+            Intake::Chunks(Collector::new(source, parts.ledger, parts.batch, parts.metrics))
+        })
+    }
+
+    /// The anchor service's own worker.
+    pub(crate) fn carry(
+        config: Config,
+        gather: Gather,
+        mail: Mail,
+        clock: Arc<dyn Clock>,
+        registry: &Registry,
+    ) -> Result<Anchoring, StartError> {
+        Self::build(config, (Way::Direct, "sponsor"), Epoch(0), clock, registry, |parts| {
+            let places = (parts.contract, parts.submitter);
+            Intake::Roots(Loader::new(parts.ledger, parts.chain, places, gather, mail, parts.metrics))
+        })
+    }
+
+    fn build(
+        config: Config,
+        (way, role): (Way, &str),
+        source: Epoch,
+        clock: Arc<dyn Clock>,
+        registry: &Registry,
+        intake: impl FnOnce(IntakeParts) -> Intake,
+    ) -> Result<Anchoring, StartError> {
         config.check()?;
         let chain = Chain::new(&config.rpc, config.timeout.duration())?;
         let key = keys::load(&config.key_file)?;
-        let ledger = Arc::new(Ledger::open(&config.ledger, &config.party, source.epoch())?);
-        let metrics = Metrics::new(registry);
+        let ledger = Arc::new(Ledger::open(&config.ledger, &config.party, source)?);
+        let metrics = Metrics::new(registry, role);
         let health = Arc::new(watch::Sender::new(Health::Starting));
-        let collector = Collector::new(source, Arc::clone(&ledger), config.batch, metrics.clone());
-        let courier = Courier::new(&config, chain, key.clone(), Arc::clone(&ledger), Arc::clone(&clock), metrics.clone());
-        let rounds = Rounds { collector, courier, rest: Backoff::default(), resting_until: None };
+        let intake = intake(IntakeParts {
+            ledger: Arc::clone(&ledger),
+            chain: chain.clone(),
+            contract: config.contract,
+            submitter: key.address(),
+            batch: config.batch,
+            metrics: metrics.clone(),
+        });
+        let courier = Courier::new(&config, chain, (key.clone(), way), Arc::clone(&ledger), Arc::clone(&clock), metrics.clone());
+        let rounds = Rounds { intake, courier, rest: Backoff::default(), resting_until: None };
         Ok(Anchoring {
             inner: Arc::new(Inner {
                 poll: config.poll.duration(),
@@ -112,6 +177,23 @@ impl Worker {
     }
 }
 
+/// What batches are made from.
+enum Intake {
+    /// The party's own chunks.
+    Chunks(Collector),
+    /// Roots of others.
+    Roots(Loader),
+}
+
+struct IntakeParts {
+    ledger: Arc<Ledger>,
+    chain: Chain,
+    contract: Address,
+    submitter: Address,
+    batch: Batching,
+    metrics: Metrics,
+}
+
 struct Inner {
     poll: Duration,
     key: Key,
@@ -123,7 +205,7 @@ struct Inner {
 }
 
 struct Rounds {
-    collector: Collector,
+    intake: Intake,
     courier: Courier,
     rest: Backoff,
     resting_until: Option<Instant>,
@@ -187,7 +269,10 @@ impl Anchoring {
 impl Inner {
     async fn round(&self) -> Result<(), WorkerError> {
         let rounds = &mut *self.rounds.lock().await;
-        rounds.collector.collect(self.clock.now()).await?;
+        match &mut rounds.intake {
+            Intake::Chunks(collector) => collector.collect(self.clock.now()).await?,
+            Intake::Roots(loader) => loader.collect(self.clock.now()).await?,
+        }
         if rounds.resting_until.is_some_and(|until| Instant::now() < until) {
             return Ok(());
         }

@@ -14,4 +14,5 @@ mod proofs;
 mod proxy;
 mod pruned;
 mod reorg;
+mod sponsor;
 mod town;

@@ -139,6 +139,18 @@ impl Town {
         self.rpc.get_transaction_count(account).await.unwrap()
     }
 
+    /// What the contract has written for an account, by stream.
+    pub async fn streams(&self, submitter: Address) -> std::collections::HashMap<alloy::primitives::B256, Vec<(u64, u64)>> {
+        let filter = alloy::rpc::types::Filter::new().address(self.contract).from_block(0).topic1(submitter.into_word());
+        let mut streams = std::collections::HashMap::<_, Vec<_>>::new();
+        for log in self.rpc.get_logs(&filter).await.unwrap() {
+            let data = &log.data().data;
+            let word = |place: usize| u64::from_be_bytes(data[place * 32 + 24..place * 32 + 32].try_into().unwrap());
+            streams.entry(log.topics()[2]).or_default().push((word(1), word(2)));
+        }
+        streams
+    }
+
     /// The batches that the contract has written, as `(first_seq, count)` in order.
     pub async fn written(&self, submitter: Address) -> Vec<(u64, u64)> {
         let filter = alloy::rpc::types::Filter::new().address(self.contract).from_block(0).topic1(submitter.into_word());
@@ -169,6 +181,10 @@ impl Running {
     pub fn start(config: Config, source: Arc<dyn ChunkSource>) -> Self {
         let clock = Arc::new(ManualClock::new(1_700_000_000_000_000_000));
         let anchoring = Worker::start(config, source, clock.clone(), &Registry::new()).unwrap();
+        Self::of(anchoring, clock)
+    }
+
+    pub fn of(anchoring: Anchoring, clock: Arc<ManualClock>) -> Self {
         let stopper = Stopper::new();
         let stop: Stop = stopper.token();
         let task = tokio::spawn(anchoring.run(stop));

@@ -249,10 +249,10 @@ pub enum Topic<'a> {
         /// Which way.
         kind: Demand,
     },
-    /// `anchor/{party}/…`: anchoring by the anchor service.
+    /// `anchor/{area}/{sensor}/…`: anchoring by the anchor service.
     Anchor {
-        /// The party whose roots they are.
-        party: SegmentName<'a>,
+        /// The party whose roots they are: a terminal, named as its sensor.
+        party: SensorName<'a>,
         /// Which way.
         kind: Anchor,
     },
@@ -265,7 +265,7 @@ const DOWN_FORM: &str = "down/{relay}/{receipts|commands|lease}";
 const DATA_FORM: &str = "data/{area}/{sensor}/{stream…}";
 const QUERY_FORM: &str = "query/{client}";
 const DEMAND_FORM: &str = "demand/{program}/{events|reports}";
-const ANCHOR_FORM: &str = "anchor/{party}/{roots|receipts}";
+const ANCHOR_FORM: &str = "anchor/{area}/{sensor}/{roots|receipts}";
 
 impl<'a> Topic<'a> {
     /// Reads a topic.
@@ -282,7 +282,7 @@ impl<'a> Topic<'a> {
             "data" => SeriesName::new(rest).map(|series| Self::Data { series }).map_err(name_fault(DATA_FORM)),
             "query" => SegmentName::new(rest).map(|client| Self::Query { client }).map_err(name_fault(QUERY_FORM)),
             "demand" => named(rest, DEMAND_FORM, Demand::parse).map(|(program, kind)| Self::Demand { program, kind }),
-            "anchor" => named(rest, ANCHOR_FORM, Anchor::parse).map(|(party, kind)| Self::Anchor { party, kind }),
+            "anchor" => anchored(rest),
             _ => Err(TopicFault::Foreign),
         }
     }
@@ -303,6 +303,14 @@ fn operated(rest: &str) -> Result<Topic<'_>, TopicFault> {
         SensorName::new(name).map(|sensor| Topic::Frame { operation, sensor })
     }
     .map_err(name_fault(OP_FORM))
+}
+
+/// `{area}/{sensor}/{kind}`.
+fn anchored(rest: &str) -> Result<Topic<'_>, TopicFault> {
+    let fault = || TopicFault::Form { form: ANCHOR_FORM };
+    let (party, last) = rest.rsplit_once('/').ok_or_else(fault)?;
+    let kind = Anchor::parse(last).ok_or_else(fault)?;
+    Ok(Topic::Anchor { party: SensorName::new(party).map_err(name_fault(ANCHOR_FORM))?, kind })
 }
 
 /// `{name}/{kind}`.

@@ -27,7 +27,7 @@ proptest! {
             Topic::Data { series },
             Topic::Query { client: name },
             Topic::Demand { program: name, kind: demand },
-            Topic::Anchor { party: name, kind: anchor },
+            Topic::Anchor { party: sensor, kind: anchor },
         ] {
             let text = topic.to_string();
             prop_assert_eq!(Topic::parse(&text), Ok(topic), "{}", text);
@@ -57,7 +57,7 @@ fn topics_read_as_the_table_of_the_design_says() {
         ("data/cityA/meter-0017/power/active", Topic::Data { series }),
         ("query/relay-1", Topic::Query { client: relay }),
         ("demand/relay-1/events", Topic::Demand { program: relay, kind: Demand::Events }),
-        ("anchor/relay-1/roots", Topic::Anchor { party: relay, kind: Anchor::Roots }),
+        ("anchor/cityA/meter-0017/roots", Topic::Anchor { party: sensor, kind: Anchor::Roots }),
     ] {
         assert_eq!(Topic::parse(text), Ok(topic));
         assert_eq!(topic.to_string(), text);
@@ -98,6 +98,9 @@ fn what_is_nearly_a_topic_is_refused() {
         "demand/p/roots",
         "anchor/p",
         "anchor/é/roots",
+        "anchor/p/roots",
+        "anchor/a/b/c/roots",
+        "anchor/a/b/root",
     ] {
         assert!(Topic::parse(text).is_err_and(|fault| fault != TopicFault::Foreign), "{text}");
     }
