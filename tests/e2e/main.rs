@@ -5,6 +5,7 @@
 mod a_killed_relay_loses_nothing;
 mod a_reader_catches_up;
 mod a_reading_reaches_its_reader;
+mod a_small_relay_makes_room;
 mod an_audit_names_who_changed_what;
 mod history_finds_everything;
 mod meters_choose_their_relay;
