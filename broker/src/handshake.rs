@@ -109,9 +109,9 @@ async fn admit(core: &Arc<Core>, mut connect: Connect, peer: SocketAddr) -> Resu
         return Err(Refused::new(v5, 0x9A, 5, Reason::Unsupported));
     }
     let password = connect.password.take();
-    let user = match core.policy.authenticate(connect.user.as_deref(), password.as_deref()).await {
+    let user = match core.policy.authenticate(connect.user.as_deref(), password.as_deref(), core.clock.now()).await {
         Ok(user) => user,
-        Err(Denied::WrongCredentials) => return Err(Refused::new(v5, 0x86, 4, Reason::BadCredentials)),
+        Err(Denied::WrongCredentials | Denied::WrongToken) => return Err(Refused::new(v5, 0x86, 4, Reason::BadCredentials)),
         Err(Denied::NoCredentials) => return Err(Refused::new(v5, 0x87, 5, Reason::BadCredentials)),
         Err(Denied::Unavailable) => return Err(Refused::new(v5, 0x88, 3, Reason::Unavailable)),
     };

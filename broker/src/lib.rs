@@ -54,6 +54,7 @@ mod router;
 mod session;
 mod settings;
 pub mod users;
+mod vouched;
 mod watchdog;
 
 pub use access::{Access, Watch};
@@ -65,3 +66,4 @@ pub use message::Message;
 pub use metrics::Metrics;
 pub use policy::{Denied, Policy, PolicyFault, PolicyFiles, read_grants, read_sensors};
 pub use settings::Settings;
+pub use vouched::{Authority, Vouched};

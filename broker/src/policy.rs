@@ -1,15 +1,22 @@
 //! Who may come in, and what they may say and hear.
+//!
+//! Users come from a file, or from an [`Authority`] that vouches for them with tokens; grants from a file, and from whoever approves
+//! requests ([`Policy::put_approved`]). All of it is one state, exchanged as a whole, and one verdict.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
-use wire::grants::{Action, GrantFaults, Grants, GrantsFile, SensorFaults, Sensors, SensorsFile, Subject, Verdict};
+use wire::grants::{
+    Action, Denial, Grant, GrantFaults, Grants, GrantsFile, SensorFaults, Sensors, SensorsFile, Subject, Verdict,
+};
 use wire::{At, SensorId};
 
 use crate::users::{Users, UsersFault};
+use crate::vouched::{Authority, Guests, Vouched};
 
 /// Passwords checked at the same time; the others wait. Each takes a core and 19 MiB for some 20 ms.
 const PASSWORD_CHECKS_MAX: usize = 2;
@@ -64,6 +71,11 @@ pub enum Denied {
     /// There is no such user, or the password is another. Which of the two is not told.
     #[error("wrong user or password")]
     WrongCredentials,
+    /// The token does not hold. The log has the reason.
+    #[error(
+        "the token does not hold: it must be signed by the configured issuer for this audience, not be expired, and be its user's own"
+    )]
+    WrongToken,
     /// The policy wants a user and a password.
     #[error("user and password are needed")]
     NoCredentials,
@@ -99,22 +111,35 @@ struct Inner {
     rules: Rules,
     version: AtomicU64,
     checks: Semaphore,
+    guests: Guests,
 }
 
 #[derive(Debug)]
 enum Rules {
     Anonymous,
-    Files { files: PolicyFiles, loaded: ArcSwap<Loaded> },
+    Files {
+        files: PolicyFiles,
+        loaded: ArcSwap<Loaded>,
+        /// Grants beside the file. Held while `loaded` is exchanged, so that one exchange does not undo another.
+        approved: Mutex<Grants>,
+    },
 }
 
 #[derive(Debug)]
 struct Loaded {
-    users: Users,
+    users: Arc<Users>,
+    /// Those of the file alone.
+    written: Grants,
+    /// All.
     grants: Grants,
     sensors: Arc<Sensors>,
 }
 
 impl Loaded {
+    fn with(self, approved: &Grants) -> Loaded {
+        Loaded { grants: self.written.clone().and(approved), ..self }
+    }
+
     fn read(files: &PolicyFiles) -> Result<Loaded, PolicyFault> {
         let sensors = Arc::new(files.sensors.as_deref().map(read_sensors).transpose()?.unwrap_or_default());
         let grants = read_grants(&files.grants)?.with_sensors(sensors.clone());
@@ -122,7 +147,7 @@ impl Loaded {
         if !unknown.is_empty() {
             tracing::warn!(tags = ?unknown, grants = %files.grants.display(), "grants name tags that no sensor has");
         }
-        Ok(Loaded { grants, users: Users::read(&files.users)?, sensors })
+        Ok(Loaded { written: grants.clone(), grants, users: Arc::new(Users::read(&files.users)?), sensors })
     }
 }
 
@@ -164,7 +189,7 @@ impl Policy {
     /// As [`Policy::open`].
     pub fn open_files(files: PolicyFiles) -> Result<Policy, PolicyFault> {
         let loaded = ArcSwap::from_pointee(Loaded::read(&files)?);
-        Ok(Policy::with(Rules::Files { files, loaded }))
+        Ok(Policy::with(Rules::Files { files, loaded, approved: Mutex::default() }))
     }
 
     /// Everybody may do everything, with or without a password. For development on the loopback address only; the caller
@@ -175,7 +200,42 @@ impl Policy {
     }
 
     fn with(rules: Rules) -> Policy {
-        Policy(Arc::new(Inner { rules, version: AtomicU64::new(1), checks: Semaphore::new(PASSWORD_CHECKS_MAX) }))
+        let checks = Semaphore::new(PASSWORD_CHECKS_MAX);
+        Policy(Arc::new(Inner { rules, version: AtomicU64::new(1), checks, guests: Guests::default() }))
+    }
+
+    /// From now on `authority` vouches for users too. The first one stays.
+    pub fn trust(&self, authority: Arc<dyn Authority>) {
+        self.0.guests.trust(authority);
+    }
+
+    /// Puts grants in force beside those of the file, in place of the ones that were there by an earlier call, for live
+    /// connections and subscriptions too. Without files there is nothing to put them beside, because everything is allowed.
+    ///
+    /// # Errors
+    /// Every fault of every grant; then nothing changes.
+    pub fn put_approved(&self, grants: Vec<Grant>) -> Result<(), GrantFaults> {
+        let grants = Grants::new(&GrantsFile { grants })?;
+        if let Rules::Files { loaded, approved, .. } = &self.0.rules {
+            let mut approved = approved.lock();
+            *approved = grants;
+            let held = loaded.load_full();
+            let (users, written, sensors) = (held.users.clone(), held.written.clone(), held.sensors.clone());
+            loaded.store(Arc::new(Loaded { users, grants: Grants::default(), written, sensors }.with(&approved)));
+            self.changed();
+        }
+        Ok(())
+    }
+
+    /// Forgets whom no token vouches for any more; whoever is connected as one of them is sent away. To be called now and then.
+    pub fn retire(&self, now: At) {
+        if self.0.guests.retire(now) {
+            self.changed();
+        }
+    }
+
+    fn changed(&self) {
+        self.0.version.fetch_add(1, Ordering::Release);
     }
 
     /// Reads all files again and puts them in force together, for live connections and subscriptions too. On a fault the
@@ -184,27 +244,36 @@ impl Policy {
     /// # Errors
     /// As [`Policy::open`].
     pub fn reload(&self) -> Result<(), PolicyFault> {
-        if let Rules::Files { files, loaded } = &self.0.rules {
-            loaded.store(Arc::new(Loaded::read(files)?));
-            self.0.version.fetch_add(1, Ordering::Release);
+        if let Rules::Files { files, loaded, approved } = &self.0.rules {
+            let read = Loaded::read(files)?;
+            let approved = approved.lock();
+            loaded.store(Arc::new(read.with(&approved)));
+            self.changed();
         }
         Ok(())
     }
 
-    /// Grows with every reload; whoever keeps verdicts throws them away when it does.
+    /// Grows with every change; whoever keeps verdicts throws them away when it does.
     #[must_use]
     pub fn version(&self) -> u64 {
         self.0.version.load(Ordering::Acquire)
     }
 
-    /// Checks who somebody is and returns the verified user (`None`: let in without one). The work is done off the runtime's
-    /// threads, a few at a time.
+    /// Checks who somebody is and returns the verified user (`None`: let in without one). A password that is a token is checked
+    /// as one, and `user` must be its subject. Passwords are checked off the runtime's threads, a few at a time.
     ///
     /// # Errors
     /// Why not.
-    pub async fn authenticate(&self, user: Option<&str>, password: Option<&[u8]>) -> Result<Option<String>, Denied> {
+    pub async fn authenticate(&self, user: Option<&str>, password: Option<&[u8]>, now: At) -> Result<Option<String>, Denied> {
         let Rules::Files { loaded, .. } = &self.0.rules else { return Ok(user.map(str::to_owned)) };
         let (Some(user), Some(password)) = (user, password) else { return Err(Denied::NoCredentials) };
+        if let Some(checked) = std::str::from_utf8(password).ok().and_then(|token| self.0.guests.check(token, now)) {
+            let vouched = checked?;
+            if user != vouched.subject && user != vouched.user {
+                return Err(Denied::WrongToken);
+            }
+            return self.0.guests.welcome(vouched, now).map(Some);
+        }
         let _permit = self.0.checks.acquire().await.map_err(|_| Denied::Unavailable)?;
         let loaded = loaded.load_full();
         let (name, password) = (user.to_owned(), password.to_vec());
@@ -212,12 +281,24 @@ impl Policy {
         right.await.map_err(|_| Denied::Unavailable)?.ok_or(Denied::WrongCredentials).map(Some)
     }
 
+    /// Checks a token that came without a user name, and returns whom it vouches for.
+    ///
+    /// # Errors
+    /// It is none, or nobody is trusted to make any.
+    pub fn identify(&self, token: &str, now: At) -> Result<Vouched, Denied> {
+        let vouched = self.0.guests.check(token, now).ok_or(Denied::WrongToken)??;
+        self.0.guests.welcome(vouched.clone(), now)?;
+        Ok(vouched)
+    }
+
     /// Whether a user that was let in earlier still exists.
     #[must_use]
     pub fn knows(&self, user: Option<&str>) -> bool {
         match &self.0.rules {
             Rules::Anonymous => true,
-            Rules::Files { loaded, .. } => user.is_some_and(|user| loaded.load().users.contains(user)),
+            Rules::Files { loaded, .. } => {
+                user.is_some_and(|user| self.0.guests.knows(user) || loaded.load().users.contains(user))
+            }
         }
     }
 
@@ -226,6 +307,7 @@ impl Policy {
     pub fn verdict(&self, subject: &Subject<'_>, action: Action, name: &str, now: At) -> Verdict {
         match &self.0.rules {
             Rules::Anonymous => Verdict::Allowed,
+            Rules::Files { .. } if !self.0.guests.vouches(subject.user, now) => Verdict::Denied(Denial::NoUser),
             Rules::Files { loaded, .. } => loaded.load().grants.verdict(subject, action, name, now),
         }
     }
@@ -244,7 +326,9 @@ impl Policy {
     pub fn delivers(&self, subject: &Subject<'_>, topic: &str, now: At) -> bool {
         match &self.0.rules {
             Rules::Anonymous => true,
-            Rules::Files { loaded, .. } => loaded.load().grants.delivers(subject, topic, now),
+            Rules::Files { loaded, .. } => {
+                self.0.guests.vouches(subject.user, now) && loaded.load().grants.delivers(subject, topic, now)
+            }
         }
     }
 

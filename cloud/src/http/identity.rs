@@ -86,7 +86,7 @@ impl Identities {
 fn denied(denied: Denied) -> Problem {
     match denied {
         Denied::Unavailable => Problem::unavailable(),
-        Denied::NoCredentials | Denied::WrongCredentials => Problem::unauthorized(denied.to_string()),
+        Denied::NoCredentials | Denied::WrongCredentials | Denied::WrongToken => Problem::unauthorized(denied.to_string()),
     }
 }
 
