@@ -234,6 +234,12 @@ impl Policy {
         }
     }
 
+    /// Forgets everybody for whom a token vouches: the authority's word has changed, and they have to show their tokens again.
+    pub fn dismiss(&self) {
+        self.0.guests.dismiss();
+        self.changed();
+    }
+
     fn changed(&self) {
         self.0.version.fetch_add(1, Ordering::Release);
     }
@@ -289,6 +295,12 @@ impl Policy {
         let vouched = self.0.guests.check(token, now).ok_or(Denied::WrongToken)??;
         self.0.guests.welcome(vouched.clone(), now)?;
         Ok(vouched)
+    }
+
+    /// Whether a user's password holds until the policy changes: not so for whom a token vouches.
+    #[must_use]
+    pub fn is_lasting(&self, user: &str) -> bool {
+        !self.0.guests.knows(user)
     }
 
     /// Whether a user that was let in earlier still exists.

@@ -90,6 +90,10 @@ impl Guests {
         }
     }
 
+    pub(crate) fn dismiss(&self) {
+        self.until.write().clear();
+    }
+
     /// Forgets those whose last token has ended; says whether there were any.
     pub(crate) fn retire(&self, now: At) -> bool {
         if self.until.read().values().all(|until| now < *until) {

@@ -14,6 +14,7 @@ use chassis::{Clock, Policy, Registry, Stop, Units};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
+use crate::access::{self, Registrar};
 use crate::anchoring::{Anchored, Chunks};
 use crate::answers::{self, Desk, Question};
 use crate::catchup::CatchUp;
@@ -61,6 +62,9 @@ pub enum StartError {
     /// Users or grants can't be read.
     #[error("access can't be set up")]
     Access(#[from] broker::PolicyFault),
+    /// Requests for access can't be served.
+    #[error("access requests can't be served")]
+    Authority(#[from] access::AuthorityFault),
     /// The database can't be opened.
     #[error("the archive in {} can't be opened", data.display())]
     Archive {
@@ -121,6 +125,8 @@ pub struct Cloud {
     live: Live,
     keeper: Keeper,
     watch: Watch,
+    registrar: Registrar,
+    keys_refresh: Duration,
     anchoring: Option<Anchoring>,
     demand: Option<Service>,
     clock: Arc<dyn Clock>,
@@ -140,6 +146,11 @@ impl Cloud {
         let late = Late::default();
         let live = Live::new(bytes(config.live.queue), late.clone(), metrics.clone());
         let archive = open_archive(&config, &clock, &live).await?;
+        // Before anybody is let in: what is granted is in force from the first moment.
+        let (authority, requests) = (&config.authority, config.requests.clone());
+        let registrar =
+            Registrar::open(&config.data, authority, requests, policy.clone(), clock.clone(), metrics.clone()).await?;
+        let keys_refresh = authority.tokens.as_ref().map_or(Duration::MAX, |tokens| tokens.refresh.duration());
         let anchoring = match &config.anchor {
             None => None,
             Some(section) => {
@@ -207,6 +218,7 @@ impl Cloud {
             commands,
             demand: demand.clone(),
             tokens: http::openadr::Tokens::default(),
+            registrar: registrar.clone(),
         };
         Ok(Self {
             archive,
@@ -223,6 +235,8 @@ impl Cloud {
             live,
             keeper: Keeper::new(groups, beats, metrics.clone()),
             watch,
+            registrar,
+            keys_refresh,
             anchoring,
             demand,
             clock,
@@ -266,6 +280,8 @@ impl Cloud {
         }
         units.add("segments", Policy::Fatal, move |stop| close_segments(archive.clone(), clock.clone(), stop));
         add_once(units, "access", self.watch, |watch, stop| async move { watch.run(stop).await });
+        let refresh = self.keys_refresh;
+        add_once(units, "authority", self.registrar, move |registrar, stop| access::watch(registrar, refresh, stop));
         if let Some(anchoring) = self.anchoring {
             let policy = Policy::Restart { times: ANCHOR_FAILURES, within: ANCHOR_WITHIN };
             units.add("anchor", policy, move |stop| {

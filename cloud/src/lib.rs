@@ -6,6 +6,7 @@
 //! the commit. What is past is asked for over MQTT or HTTP, and goes through [`History`], which takes a [`Viewer`] for every read. The same
 //! grants serve all of it.
 
+pub mod access;
 mod anchoring;
 mod answers;
 pub mod audit;
@@ -40,6 +41,7 @@ pub use broker::Access;
 pub use cloud::{Cloud, Parts, StartError};
 pub use config::{Config, ConfigError};
 pub use history::{History, Viewer};
+pub use http::access as access_api;
 pub use http::{DemandView, EventView, PartView, Receipt, Status};
 pub use index::OpenError as IndexError;
 pub use ladder::Rung;

@@ -68,6 +68,26 @@ struct FeedEnded {
     reason: FeedReason,
 }
 
+/// What happened to an access request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum Step {
+    /// It was made.
+    Asked,
+    /// By a rule or an operator.
+    Approved,
+    /// By an operator.
+    Rejected,
+    /// By whoever made it.
+    Withdrawn,
+    /// After it had been approved.
+    Revoked,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Stepped {
+    pub(crate) step: Step,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct Refused {
     pub(crate) reason: Reason,
@@ -120,11 +140,14 @@ pub(crate) struct Metrics {
     pub(crate) feed_records: Counter,
     pub(crate) feed_unreadable: Counter,
     feeds_ended: Family<FeedEnded, Counter>,
+    pub(crate) access_requests: Family<Stepped, Counter>,
+    pub(crate) access_tokens_refused: Counter,
+    pub(crate) access_keys_failed: Counter,
 }
 
 impl Metrics {
     pub(crate) fn register(registry: &Registry) -> Self {
-        Self {
+        let metrics = Self {
             frames_committed: registry.counter("cloud_frames_committed", "Frames of relays that were committed"),
             records_ingested: registry.counter("cloud_records_ingested", "Records that were new and are committed"),
             records_duplicate: registry.counter("cloud_records_duplicate", "Records that were held already"),
@@ -184,7 +207,19 @@ impl Metrics {
                 "cloud_chunks_mismatched",
                 "Chunks of relays that came with another content than was announced: an alarm",
             ),
+            access_requests: registry.register(
+                "cloud_access_requests",
+                "What happened to access requests, by step",
+                Family::default(),
+            ),
+            access_tokens_refused: registry.counter("cloud_access_tokens_refused", "Tokens that did not hold"),
+            access_keys_failed: registry
+                .counter("cloud_access_keys_failed", "Times that the keys of the issuer of tokens could not be had"),
+        };
+        for state in crate::access::State::ALL {
+            metrics.stepped(state);
         }
+        metrics
     }
 
     pub(crate) fn feed_ended(&self, end: FeedEnd) {
@@ -210,5 +245,21 @@ impl Metrics {
 
     pub(crate) fn asked(&self, face: Face, outcome: Outcome) {
         self.queries.get_or_create(&Asked { face, outcome }).inc();
+    }
+
+    pub(crate) fn access(&self, state: crate::access::State) {
+        self.stepped(state).inc();
+    }
+
+    fn stepped(&self, state: crate::access::State) -> Counter {
+        use crate::access::State;
+        let step = match state {
+            State::Waiting => Step::Asked,
+            State::Approved => Step::Approved,
+            State::Rejected => Step::Rejected,
+            State::Withdrawn => Step::Withdrawn,
+            State::Revoked => Step::Revoked,
+        };
+        self.access_requests.get_or_create_owned(&Stepped { step })
     }
 }

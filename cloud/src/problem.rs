@@ -49,6 +49,16 @@ impl Problem {
         Self::new(403, "Forbidden", "no grant allows this")
     }
 
+    /// 403, with what is missing.
+    pub fn refused(detail: impl Into<String>) -> Self {
+        Self::new(403, "Forbidden", detail)
+    }
+
+    /// 429: too many of something; wait.
+    pub fn too_many(detail: impl Into<String>) -> Self {
+        Self::new(429, "Too Many Requests", detail)
+    }
+
     /// 404.
     pub fn not_found(detail: impl Into<String>) -> Self {
         Self::new(404, "Not Found", detail)

@@ -1,4 +1,4 @@
-//! Who sends an HTTP request: Basic authentication against the users that MQTT has.
+//! Who sends an HTTP request: Basic authentication against the users that MQTT has, or a token of whom the policy trusts.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use broker::{Denied, Policy};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use sha2::{Digest, Sha256};
+use wire::At;
 
 use super::Api;
 use crate::history::Viewer;
@@ -47,19 +48,30 @@ impl Identities {
         Ok(Self { policy, salt, right: Mutex::default() })
     }
 
-    /// Whose the credentials of a request are.
-    pub(super) async fn check(&self, headers: &HeaderMap) -> Result<Option<String>, Problem> {
-        let Some((user, password)) = credentials(headers)? else {
-            return self.policy.authenticate(None, None).await.map_err(denied);
+    /// The verified user of a request at `now`.
+    ///
+    /// # Errors
+    /// The credentials don't hold, or can't be checked.
+    pub(crate) async fn check(&self, credentials: &Credentials, now: At) -> Result<Option<String>, Problem> {
+        let (user, password) = match credentials {
+            Credentials::None => return self.policy.authenticate(None, None, now).await.map_err(denied),
+            // Checked each time: that is cheap, and a token ends.
+            Credentials::Token(token) => {
+                return self.policy.identify(token, now).map(|vouched| Some(vouched.user)).map_err(denied);
+            }
+            Credentials::Password { user, password } => (user, password),
         };
         // Read before the check: a reload meanwhile must not let the old answer live on.
         let version = self.policy.version();
-        let digest = self.digest(&user, &password);
+        let digest = self.digest(user, password);
         if self.remembers(digest, version) {
-            return Ok(Some(user));
+            return Ok(Some(user.clone()));
         }
-        let verified = self.policy.authenticate(Some(&user), Some(password.as_bytes())).await.map_err(denied)?;
-        self.remember(digest, version);
+        let verified = self.policy.authenticate(Some(user), Some(password.as_bytes()), now).await.map_err(denied)?;
+        // A token in the place of a password ends, and stands for another name.
+        if verified.as_ref() == Some(user) && self.policy.is_lasting(user) {
+            self.remember(digest, version);
+        }
         Ok(verified)
     }
 
@@ -90,19 +102,39 @@ fn denied(denied: Denied) -> Problem {
     }
 }
 
-/// User and password of the header, if there is one.
-fn credentials(headers: &HeaderMap) -> Result<Option<(String, String)>, Problem> {
-    let Some(header) = headers.get(AUTHORIZATION) else { return Ok(None) };
-    let read = || {
-        let (scheme, token) = header.to_str().ok()?.split_once(' ')?;
-        if !scheme.eq_ignore_ascii_case("basic") {
-            return None;
-        }
-        let text = String::from_utf8(BASE64.decode(token.trim()).ok()?).ok()?;
-        let (user, password) = text.split_once(':')?;
-        Some((user.to_owned(), password.to_owned()))
-    };
-    read().map(Some).ok_or_else(|| Problem::unauthorized("the Authorization header is not Basic with user:password in base64"))
+/// What a request says about its sender.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Credentials {
+    None,
+    Password { user: String, password: String },
+    Token(String),
+}
+
+impl Credentials {
+    /// Those of the `Authorization` header.
+    ///
+    /// # Errors
+    /// It is neither Basic nor Bearer.
+    pub(crate) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+        let Some(header) = headers.get(AUTHORIZATION) else { return Ok(Self::None) };
+        let read = || {
+            let (scheme, rest) = header.to_str().ok()?.split_once(' ')?;
+            if scheme.eq_ignore_ascii_case("bearer") {
+                return Some(Self::Token(rest.trim().to_owned()));
+            }
+            if !scheme.eq_ignore_ascii_case("basic") {
+                return None;
+            }
+            let text = String::from_utf8(BASE64.decode(rest.trim()).ok()?).ok()?;
+            let (user, password) = text.split_once(':')?;
+            Some(Self::Password { user: user.to_owned(), password: password.to_owned() })
+        };
+        read().ok_or_else(|| {
+            Problem::unauthorized(
+                "the Authorization header is neither Basic with user:password in base64 nor Bearer with a token",
+            )
+        })
+    }
 }
 
 /// The verified sender of a request.
@@ -112,7 +144,8 @@ impl FromRequestParts<Arc<Api>> for Asker {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
-        api.identities.check(&parts.headers).await.map(|user| Self(Viewer::user(user)))
+        let credentials = Credentials::of(&parts.headers)?;
+        api.identities.check(&credentials, api.clock.now()).await.map(|user| Self(Viewer::user(user)))
     }
 }
 
@@ -121,18 +154,20 @@ mod tests {
     use super::*;
     use axum::http::HeaderValue;
 
-    fn read(header: &str) -> Result<Option<(String, String)>, Problem> {
+    fn read(header: &str) -> Result<Credentials, Problem> {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, HeaderValue::from_str(header).unwrap());
-        credentials(&headers)
+        Credentials::of(&headers)
     }
 
     #[test]
-    fn basic_credentials_are_read_and_nothing_else_is() {
-        assert_eq!(read("Basic YW5hOmE6Yg==").unwrap(), Some(("ana".into(), "a:b".into())));
-        assert_eq!(read("basic YW5hOg==").unwrap(), Some(("ana".into(), String::new())));
-        assert_eq!(credentials(&HeaderMap::new()).unwrap(), None);
-        for header in ["Bearer YW5hOmE=", "Basic", "Basic ???", "Basic YW5h", "Basic /////w=="] {
+    fn basic_credentials_and_tokens_are_read_and_nothing_else_is() {
+        let password = |user: &str, password: &str| Credentials::Password { user: user.into(), password: password.into() };
+        assert_eq!(read("Basic YW5hOmE6Yg=="), Ok(password("ana", "a:b")));
+        assert_eq!(read("basic YW5hOg=="), Ok(password("ana", "")));
+        assert_eq!(read("Bearer YW5hOmE="), Ok(Credentials::Token("YW5hOmE=".into())));
+        assert_eq!(Credentials::of(&HeaderMap::new()), Ok(Credentials::None));
+        for header in ["Digest YW5hOmE=", "Basic", "Bearer", "Basic ???", "Basic YW5h", "Basic /////w=="] {
             assert_eq!(read(header).unwrap_err().status, 401, "{header}");
         }
     }

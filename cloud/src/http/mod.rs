@@ -1,7 +1,8 @@
-//! The HTTP interface: JSON under `/api/v1`, errors as problem details, Basic authentication against the same users as MQTT.
+//! The HTTP interface: JSON under `/api/v1`, errors as problem details, the same users and tokens as MQTT.
 //!
 //! One file a resource. Every handler takes an [`identity::Asker`], so a request without a verified identity reaches none.
 
+pub mod access;
 mod demand;
 mod gaps;
 mod groups;
@@ -17,12 +18,14 @@ mod targets;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use broker::{Hub, Policy};
 use chassis::Clock;
 
+use crate::access::Registrar;
 use crate::anchoring::Anchored;
 use crate::commands::Commands;
 use crate::demand::Service;
@@ -34,6 +37,9 @@ use crate::problem::{PROBLEM_TYPE, Problem};
 
 pub use demand::{DemandView, EventView, PartView, Receipt, Status};
 pub(crate) use serve::serve;
+
+/// Bytes of a request for access, or of a decision, at most.
+const ACCESS_BYTES_MAX: usize = 32 * 1024;
 
 /// What the handlers share.
 pub(crate) struct Api {
@@ -49,6 +55,7 @@ pub(crate) struct Api {
     pub(crate) commands: Commands,
     pub(crate) demand: Option<Service>,
     pub(crate) tokens: openadr::Tokens,
+    pub(crate) registrar: Registrar,
 }
 
 /// All paths.
@@ -64,6 +71,10 @@ pub(crate) fn routes(api: Arc<Api>) -> Router {
         .route("/api/v1/demand", get(demand::show))
         .nest("/openadr3/3.1.0", openadr::routes())
         .route("/api/v1/status", get(status::show))
+        .route("/api/v1/access/requests", get(access::list).post(access::ask).layer(DefaultBodyLimit::max(ACCESS_BYTES_MAX)))
+        .route("/api/v1/access/requests/{id}", get(access::one))
+        .route("/api/v1/access/requests/{id}/{what}", post(access::decide).layer(DefaultBodyLimit::max(ACCESS_BYTES_MAX)))
+        .route("/api/v1/access/log", get(access::log))
         .route("/api/v1/relays/{relay}/flush", post(relays::flush))
         .route("/api/v1/relays/{relay}/give-up", post(relays::give_up))
         .method_not_allowed_fallback(|| async { Problem::method() })
@@ -73,6 +84,9 @@ pub(crate) fn routes(api: Arc<Api>) -> Router {
         .with_state(api)
 }
 
+/// How one may say who he is.
+const CHALLENGE: &str = "Basic realm=\"forebay\", charset=\"UTF-8\", Bearer realm=\"forebay\"";
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -80,7 +94,7 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_TYPE));
         if status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"forebay\", charset=\"UTF-8\""));
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
         }
         response
     }

@@ -20,6 +20,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::super::Api;
+use super::super::identity::Credentials;
 use crate::problem::Problem;
 
 /// How long a token holds.
@@ -84,7 +85,10 @@ pub(super) async fn issue(State(api): State<Arc<Api>>, mut headers: HeaderMap, b
     {
         headers.insert(AUTHORIZATION, header);
     }
-    let Ok(user) = api.identities.check(&headers).await else { return refused(StatusCode::UNAUTHORIZED, "invalid_client") };
+    let Ok(credentials) = Credentials::of(&headers) else { return refused(StatusCode::UNAUTHORIZED, "invalid_client") };
+    let Ok(user) = api.identities.check(&credentials, api.clock.now()).await else {
+        return refused(StatusCode::UNAUTHORIZED, "invalid_client");
+    };
     match api.tokens.issue(user, Instant::now()) {
         Ok(token) => {
             let answer = json!({"access_token": token, "token_type": "Bearer", "expires_in": HOLDS.as_secs()});
