@@ -124,6 +124,11 @@ impl Authorities {
         self.tokens.as_ref().is_some_and(|issuer| issuer.missed.swap(false, Ordering::Relaxed))
     }
 
+    /// Whether no key is known, so that no token can hold.
+    pub(crate) fn has_no_keys(&self) -> bool {
+        self.tokens.as_ref().is_some_and(|issuer| issuer.keys.load().is_empty())
+    }
+
     /// Gets the issuer's keys; says whether one that was trusted is gone.
     pub(crate) async fn renew_keys(&self) -> Result<bool, SourceFault> {
         let Some(issuer) = &self.tokens else { return Ok(false) };

@@ -143,6 +143,11 @@ impl KeySet {
         if set.is_empty() { Err(KeysFault::Empty) } else { Ok(Self(set)) }
     }
 
+    /// Whether there is no key.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether every key of this set is in `other` too.
     pub(crate) fn within(&self, other: &Self) -> bool {
         self.0.iter().all(|(name, material)| other.0.get(name) == Some(material))

@@ -13,6 +13,8 @@ use super::registrar::{Registrar, Shown};
 const LOOK_INTERVAL: Duration = Duration::from_millis(300);
 /// Least time between two questions for the keys, whatever tokens name: an attacker must not make us ask all the time.
 const ASK_DISTANCE: Duration = Duration::from_secs(30);
+/// The same while no key is known at all.
+const FIRST_DISTANCE: Duration = Duration::from_secs(2);
 
 /// What tells one state of a file from another without reading it. `None`: it is not there.
 type Mark = Option<(SystemTime, u64, u64)>;
@@ -76,8 +78,9 @@ async fn address(registrar: &Registrar, refresh: Duration) {
     loop {
         ticks.tick().await;
         let missed = authorities.missed_a_key();
-        let since = asked.elapsed();
-        if authorities.keys_file().is_none() && (since >= refresh || (missed && since >= ASK_DISTANCE)) {
+        let (since, none) = (asked.elapsed(), authorities.has_no_keys());
+        let due = since >= refresh || (missed && since >= ASK_DISTANCE) || (none && since >= FIRST_DISTANCE);
+        if authorities.keys_file().is_none() && due {
             asked = Instant::now();
             renew_keys(registrar).await;
         }

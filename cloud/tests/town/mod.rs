@@ -25,6 +25,7 @@ pub struct Town {
     pub http: SocketAddr,
     pub registry: Registry,
     pub archive: archive::Archive,
+    pub hub: broker::Hub,
     signal: mpsc::Sender<()>,
     running: JoinHandle<Result<Cause, UnitsFault>>,
 }
@@ -54,11 +55,12 @@ impl Town {
         let registry = Registry::new();
         let cloud = Cloud::start(config, Parts { clock, registry: registry.clone() }).await.unwrap();
         let (mqtt, http, archive) = (cloud.addresses()[0], cloud.http(), cloud.archive().clone());
+        let hub = cloud.hub();
         let mut units = Units::new();
         cloud.units(&mut units);
         let (signal, signals) = mpsc::channel(1);
         let running = tokio::spawn(units.run_until(Signals::from_channel(signals)));
-        Self { mqtt, http, registry, archive, signal, running }
+        Self { mqtt, http, registry, archive, hub, signal, running }
     }
 
     pub async fn stop(self) {
