@@ -2,11 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod a_group_shares_one_way;
 mod a_killed_relay_loses_nothing;
+mod a_proxy_fails_and_nothing_is_lost;
 mod a_reader_catches_up;
 mod a_reading_reaches_its_reader;
 mod a_small_relay_makes_room;
 mod an_audit_names_who_changed_what;
+mod group_town;
 mod history_finds_everything;
 mod meters_choose_their_relay;
 mod operators_see_what_is_going_on;
