@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use archive::{Append, AppendError, Appended, Appending, Archive, FrameRef};
 use broker::{Client, Commit, Intake, IntakeSession, Offer, Refusal};
@@ -106,7 +107,7 @@ impl Session {
         })?;
         // The frame's relay name was checked when the frame was parsed.
         let name: RelayId = frame.relay.parse().map_err(|_| Refusal::PayloadFormatInvalid)?;
-        if !self.shared.fence.admits(&name, frame.term, self.client.user.as_deref()) {
+        if !self.shared.fence.admits(&name, frame.term, self.client.user.as_deref(), Instant::now()) {
             tracing::debug!(client = self.client.id, relay = %name, term = frame.term, "a frame was fenced");
             self.shared.metrics.frames_fenced.inc();
             return Err(Refusal::Unavailable);

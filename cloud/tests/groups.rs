@@ -140,6 +140,35 @@ async fn a7_the_answer_does_not_wait_for_the_archive() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a7_a_proxy_that_carries_frames_and_sends_no_heartbeats_is_not_taken_for_dead() {
+    let (_dir, path) = folder();
+    let ttl = Duration::from_secs(1);
+    let town = Town::start(config(&path, ttl)).await;
+    let mut first = member(&town, "relay-1").await;
+    send(&first, "relay-1", &beat("relay-1", 1, 0)).await;
+    assert_eq!(lease(&mut first, "relay-1").await.term, 1);
+    let second = town.client("relay-2").await;
+    let started = std::time::Instant::now();
+    let mut number = 0;
+    while started.elapsed() < 3 * ttl {
+        number += 1;
+        send(&second, "relay-2", &beat("relay-2", number, 1)).await;
+        let frame = Frame { term: 1, ..Frame::new(number).run(SERIES, number, &["x"]) }.encode("relay-2");
+        first.publish("up/relay-2/frames", frame).await.unwrap();
+        tokio::time::sleep(ttl / 10).await;
+    }
+    let silent = || town.registry.encode().contains("reason=\"Silent\"");
+    assert!(!silent());
+    eventually("another proxy", async || {
+        number += 1;
+        send(&second, "relay-2", &beat("relay-2", number, 1)).await;
+        silent()
+    })
+    .await;
+    town.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn c11_frames_of_a_stale_term_or_by_a_strange_way_are_refused_and_kept_out() {
     let (_dir, path) = folder();
     let (town, mut first) = led(&path).await;

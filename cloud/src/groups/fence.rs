@@ -1,9 +1,14 @@
-//! Which frames and heartbeats of a group's members may come which way (C11).
+//! Which frames and heartbeats of a group's members may come which way (C11), and who was seen to live by them.
 //!
-//! Asked for every frame, before the append, at the cost of a look-up and an atomic load. Without verified users nobody can
+//! Asked for every frame, before the append, at the cost of two look-ups and a few atomics. Without verified users nobody can
 //! tell whose connection it is, so then only the term is looked at.
+//!
+//! Frames are signs of life beside heartbeats: where a way is full, a heartbeat waits behind megabytes of frames, and a proxy that works hard
+//! must not be taken for dead.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use rustc_hash::FxHashMap;
@@ -16,14 +21,58 @@ struct Standing {
     holder: Option<RelayId>,
 }
 
-/// One group's standing; exchanged as a whole.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Gate(Arc<ArcSwap<Standing>>);
+/// One group's standing, exchanged as a whole, and the signs of life of its members. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Gate(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    standing: ArcSwap<Standing>,
+    started: Instant,
+    /// When a frame came through the holder with its term, in nanoseconds since `started`; 0 is never.
+    carried: AtomicU64,
+    /// When a frame of a member was let through.
+    seen: FxHashMap<RelayId, AtomicU64>,
+}
 
 impl Gate {
+    /// A gate for these members that lets nothing with a term through yet.
+    pub(crate) fn new(members: &[RelayId], started: Instant) -> Self {
+        let seen = members.iter().map(|name| (name.clone(), AtomicU64::new(0))).collect();
+        Self(Arc::new(Inner { standing: ArcSwap::default(), started, carried: AtomicU64::new(0), seen }))
+    }
+
     /// From now on only frames of this term come through its holder.
     pub(crate) fn set(&self, term: u64, holder: Option<&RelayId>) {
-        self.0.store(Arc::new(Standing { term, holder: holder.cloned() }));
+        self.0.standing.store(Arc::new(Standing { term, holder: holder.cloned() }));
+        self.0.carried.store(0, Ordering::Relaxed);
+    }
+
+    /// When the holder last brought a frame with its term.
+    pub(crate) fn carried(&self) -> Option<Instant> {
+        self.moment(&self.0.carried)
+    }
+
+    /// Members whose frames came, and when the last one did.
+    pub(crate) fn seen(&self) -> impl Iterator<Item = (&RelayId, Instant)> {
+        self.0.seen.iter().filter_map(|(name, seen)| Some((name, self.moment(seen)?)))
+    }
+
+    fn moment(&self, mark: &AtomicU64) -> Option<Instant> {
+        match mark.load(Ordering::Relaxed) {
+            0 => None,
+            nanos => self.0.started.checked_add(Duration::from_nanos(nanos)),
+        }
+    }
+
+    fn mark(&self, relay: &RelayId, carried: bool, now: Instant) {
+        let nanos = u64::try_from(now.saturating_duration_since(self.0.started).as_nanos()).unwrap_or(u64::MAX).max(1);
+        if let Some(seen) = self.0.seen.get(relay) {
+            seen.store(nanos, Ordering::Relaxed);
+        }
+        if carried {
+            self.0.carried.store(nanos, Ordering::Relaxed);
+        }
     }
 }
 
@@ -45,10 +94,10 @@ pub(crate) struct Fence {
 }
 
 impl Fence {
-    /// A fence with one gate a group. `verified`: users are who they say.
-    pub(crate) fn new<'a>(verified: bool, groups: impl IntoIterator<Item = (&'a [RelayId], Gate)>) -> Self {
-        let member = |(members, gate): (&'a [RelayId], Gate)| members.iter().map(move |name| (name.clone(), gate.clone()));
-        Self { verified, gates: Arc::new(groups.into_iter().flat_map(member).collect()) }
+    /// A fence with these gates. `verified`: users are who they say.
+    pub(crate) fn new<'a>(verified: bool, gates: impl IntoIterator<Item = &'a Gate>) -> Self {
+        let member = |gate: &'a Gate| gate.0.seen.keys().map(move |name| (name.clone(), gate.clone()));
+        Self { verified, gates: Arc::new(gates.into_iter().flat_map(member).collect()) }
     }
 
     fn is(&self, relay: &str, user: Option<&str>) -> bool {
@@ -58,15 +107,20 @@ impl Fence {
     /// Whether a frame of `relay` with this term may come through the connection of `user`. Without a term it comes from the relay itself;
     /// with one the term is its group's last one, and the connection its holder's or the relay's own. A relay without a group has no
     /// term, and the grants alone decide who speaks for it.
-    pub(crate) fn admits(&self, relay: &RelayId, term: u64, user: Option<&str>) -> bool {
+    pub(crate) fn admits(&self, relay: &RelayId, term: u64, user: Option<&str>, now: Instant) -> bool {
         let Some(gate) = self.gates.get(relay) else { return term == 0 };
         let direct = self.is(relay.as_str(), user);
-        if term == 0 {
-            return direct;
+        let (admits, carried) = if term == 0 {
+            (direct, false)
+        } else {
+            let standing = gate.0.standing.load();
+            let through = standing.holder.as_ref().is_some_and(|holder| self.is(holder.as_str(), user));
+            (term == standing.term && (direct || through), through)
+        };
+        if admits {
+            gate.mark(relay, carried, now);
         }
-        let standing = gate.0.load();
-        let through = || standing.holder.as_ref().is_some_and(|holder| user == Some(holder.as_str()));
-        term == standing.term && (direct || through())
+        admits
     }
 
     /// Who speaks when a heartbeat of `relay` comes through the connection of `user`; `None`: somebody who may not.
@@ -74,7 +128,7 @@ impl Fence {
         if self.is(relay.as_str(), user) {
             return Some(Speaker::Itself);
         }
-        let standing = self.gates.get(relay)?.0.load();
+        let standing = self.gates.get(relay)?.0.standing.load();
         let holds = standing.holder.as_ref().is_some_and(|holder| user == Some(holder.as_str()));
         holds.then_some(Speaker::Proxy)
     }
@@ -88,33 +142,50 @@ mod tests {
         name.parse().unwrap()
     }
 
-    fn fence(verified: bool) -> (Fence, Gate) {
-        let gate = Gate::default();
+    fn fence(verified: bool) -> (Fence, Gate, Instant) {
+        let start = Instant::now();
         let members = [relay("a"), relay("b"), relay("c")];
-        let fence = Fence::new(verified, [(&members[..], gate.clone())]);
+        let gate = Gate::new(&members, start);
+        let fence = Fence::new(verified, [&gate]);
         gate.set(4, Some(&members[0]));
-        (fence, gate)
+        (fence, gate, start)
     }
 
     #[test]
     fn c11_a_term_is_the_last_one_and_comes_through_its_holder() {
-        let (fence, gate) = fence(true);
-        let admits = |name: &str, term, user: &str| fence.admits(&relay(name), term, Some(user));
+        let (fence, gate, now) = fence(true);
+        let admits = |name: &str, term, user: &str| fence.admits(&relay(name), term, Some(user), now);
         assert!(admits("b", 0, "b") && !admits("b", 0, "a"), "without a term: itself");
         assert!(admits("b", 4, "a") && admits("a", 4, "a") && admits("b", 4, "b"));
         assert!(!admits("b", 3, "a") && !admits("b", 5, "a"), "stale, and made up");
         assert!(!admits("b", 4, "c") && !admits("b", 4, "operator"), "not the holder");
         assert!(admits("lone", 0, "lone") && admits("lone", 0, "gateway") && !admits("lone", 4, "a"), "without a group");
-        assert!(!fence.admits(&relay("b"), 4, None));
+        assert!(!fence.admits(&relay("b"), 4, None, now));
         gate.set(5, Some(&relay("b")));
         assert!(!admits("c", 4, "a") && !admits("c", 5, "a") && admits("c", 5, "b"));
     }
 
     #[test]
+    fn a7_frames_show_who_lives_and_what_is_refused_shows_nothing() {
+        let (fence, gate, start) = fence(true);
+        let now = start + Duration::from_secs(3);
+        let seen = || gate.seen().map(|(name, at)| (name.to_string(), at)).collect::<Vec<_>>();
+        assert!(!fence.admits(&relay("b"), 3, Some("a"), now) && !fence.admits(&relay("b"), 4, Some("c"), now));
+        assert_eq!((gate.carried(), seen()), (None, vec![]));
+        assert!(fence.admits(&relay("c"), 0, Some("c"), start));
+        assert_eq!((gate.carried(), seen().len()), (None, 1), "not by the holder");
+        assert!(fence.admits(&relay("b"), 4, Some("a"), now));
+        assert_eq!(gate.carried(), Some(now));
+        assert!(seen().contains(&("b".into(), now)) && seen().len() == 2, "who passes it on is not its relay");
+        gate.set(5, Some(&relay("b")));
+        assert_eq!(gate.carried(), None, "another holder has shown nothing yet");
+    }
+
+    #[test]
     fn c11_without_verified_users_the_term_decides() {
-        let (fence, _gate) = fence(false);
+        let (fence, _gate, now) = fence(false);
         for user in [None, Some("a"), Some("anybody")] {
-            let admits = |term| fence.admits(&relay("b"), term, user);
+            let admits = |term| fence.admits(&relay("b"), term, user, now);
             assert!(admits(0) && admits(4) && !admits(3));
             assert_eq!(fence.speaker(&relay("b"), user), Some(Speaker::Itself));
         }
@@ -122,7 +193,7 @@ mod tests {
 
     #[test]
     fn c11_a_heartbeat_comes_from_the_member_or_through_the_proxy() {
-        let (fence, gate) = fence(true);
+        let (fence, gate, _) = fence(true);
         let speaker = |name: &str, user: &str| fence.speaker(&relay(name), Some(user));
         assert_eq!(speaker("b", "b"), Some(Speaker::Itself));
         assert_eq!(speaker("b", "a"), Some(Speaker::Proxy));

@@ -67,13 +67,12 @@ impl Groups {
         for settings in configured {
             let kept = book.as_ref().map(|book| book.kept(&settings.name)).transpose()?.flatten();
             let group = Group::new(settings.clone(), kept, now);
-            let gate = Gate::default();
+            let gate = Gate::new(&settings.members, now.steady);
             let (term, holder) = group.standing();
             gate.set(term, holder);
             places.push(Place { group, gate });
         }
-        let gates = places.iter().map(|place| (place.group.settings().members.as_slice(), place.gate.clone()));
-        let fence = Fence::new(verified, gates);
+        let fence = Fence::new(verified, places.iter().map(|place| &place.gate));
         Ok((Self { places: Arc::new(Mutex::new(places)), book, clock }, fence))
     }
 
@@ -191,6 +190,14 @@ impl Keeper {
         {
             let mut places = self.groups.places.lock();
             asks.resize(places.len(), Vec::new());
+            for place in places.iter_mut() {
+                for (relay, at) in place.gate.seen() {
+                    place.group.seen(relay, at);
+                }
+                if let Some(at) = place.gate.carried() {
+                    place.group.carried(at);
+                }
+            }
             for Heard { relay, direct, beat } in taken.drain(..) {
                 let home = places.iter().position(|place| place.group.members().contains_key(&relay));
                 let ours = home.filter(|home| places[*home].group.settings().name == beat.group);

@@ -1,7 +1,7 @@
 //! The lease of one group as a state machine: what is heard goes in, the change that is due comes out, and nothing changes before it was
 //! kept. Time and randomness are arguments.
 //!
-//! A term ends when its holder is not heard for the lease's life, says that it lost the lease, can't be reached, or left the group: then
+//! A term ends when its holder is not heard for the lease's life and carries no frame, says that it lost the lease, can't be reached, or left the group: then
 //! nobody is told that it is the proxy any more. It ends too when the holder says that it is done (A8) or its time is up: then it serves on
 //! until another live member can take over. Every term, that of a replacement too, counts as the service of its holder in the round (A10).
 
@@ -127,6 +127,8 @@ struct Serving {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Member {
     pub(crate) heard: Option<Now>,
+    /// When a frame of it came.
+    seen: Option<Instant>,
     /// Whether it was heard last through its own connection.
     pub(crate) direct: bool,
     address: String,
@@ -190,9 +192,10 @@ impl Group {
         self.settings.ttl.duration()
     }
 
-    /// Whether a member was heard within the life of a lease.
+    /// Whether a member was heard, or a frame of it came, within the life of a lease.
     pub(crate) fn is_live(&self, member: &Member, now: Instant) -> bool {
-        member.heard.is_some_and(|heard| now.saturating_duration_since(heard.steady) < self.ttl())
+        let last = member.heard.map(|heard| heard.steady).max(member.seen);
+        last.is_some_and(|last| now.saturating_duration_since(last) < self.ttl())
     }
 
     /// A member's heartbeat; `direct` if it came through the member's own connection. Whether it renewed the lease. A relay that is no member
@@ -224,6 +227,25 @@ impl Group {
             }
         }
         false
+    }
+
+    /// A frame of a member came.
+    pub(crate) fn seen(&mut self, relay: &RelayId, at: Instant) {
+        if let Some(member) = self.members.get_mut(relay) {
+            member.seen = member.seen.max(Some(at));
+        }
+    }
+
+    /// A frame came through the holder with its term: it lives, though its heartbeat may wait behind what it carries.
+    pub(crate) fn carried(&mut self, at: Instant) {
+        let ttl = self.ttl();
+        if let Some(serving) = self.serving.as_mut().filter(|serving| serving.over.is_none() && at > serving.heard) {
+            if at.duration_since(serving.heard) >= ttl {
+                serving.over = Some(Reason::Silent);
+            } else {
+                serving.heard = at;
+            }
+        }
     }
 
     /// Why the term is over, if it is.

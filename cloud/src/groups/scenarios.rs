@@ -125,6 +125,25 @@ fn a7_only_the_holders_own_word_with_its_term_renews_the_lease() {
 }
 
 #[test]
+fn a7_a_holder_whose_heartbeats_wait_behind_frames_lives_and_so_do_its_members() {
+    let mut town = Town::served_by_a(Term::default());
+    for _ in 0..5 {
+        town.pass(TTL / 2);
+        town.group.carried(town.now.steady);
+        assert_eq!((town.decide(), town.holder()), (None, Some("a".into())));
+    }
+    town.group.seen(&relay("c"), town.now.steady);
+    town.group.seen(&relay("stranger"), town.now.steady);
+    let done = Heartbeat { done: true, ..beat("a", 1) };
+    assert_eq!(town.hear_beat("a", true, &done), Some(("c".into(), 2, Reason::Done)), "b was not seen");
+    // What comes after the lease has run out does not bring it back.
+    let mut town = Town::served_by_a(Term::default());
+    town.pass(TTL);
+    town.group.carried(town.now.steady);
+    assert_eq!((town.decide(), town.holder()), (None, None));
+}
+
+#[test]
 fn c11_a_dead_holder_is_no_proxy_any_more_whoever_speaks_next() {
     let mut town = Town::served_by_a(Term::default());
     town.pass(TTL);
