@@ -21,7 +21,7 @@ use wire::topics::{SegmentName, TopicFault, Up};
 use wire::{Fault, RelayId, Topic, UpFrame};
 
 use crate::answers::Desk;
-use crate::groups::{Fence, Heard, Speaker};
+use crate::groups::{Fence, Heard, Pass, Speaker};
 use crate::index::{Index, Noting};
 use crate::late::{Late, LateRuns};
 use crate::live::Live;
@@ -97,6 +97,8 @@ struct Offered {
     from: FrameRef,
     late: Option<LateRuns>,
     appending: Appending,
+    /// Held until the commit has ended.
+    pass: Pass,
 }
 
 impl Session {
@@ -107,18 +109,18 @@ impl Session {
         })?;
         // The frame's relay name was checked when the frame was parsed.
         let name: RelayId = frame.relay.parse().map_err(|_| Refusal::PayloadFormatInvalid)?;
-        if !self.shared.fence.admits(&name, frame.term, self.client.user.as_deref(), Instant::now()) {
+        let Some(pass) = self.shared.fence.admit(&name, frame.term, self.client.user.as_deref(), Instant::now()) else {
             tracing::debug!(client = self.client.id, relay = %name, term = frame.term, "a frame was fenced");
             self.shared.metrics.frames_fenced.inc();
             return Err(Refusal::Unavailable);
-        }
+        };
         let from = FrameRef { relay: name, relay_epoch: frame.relay_epoch, number: frame.number };
         let shared = &self.shared;
         let late = shared.late.remember(&frame);
         let append = Append::Ingest { from: from.clone(), runs: Bytes::copy_from_slice(frame.runs), secrets: frame.secrets };
         match shared.archive.append(append) {
             Ok(appending) => {
-                self.offered.push(Offered { from, late, appending });
+                self.offered.push(Offered { from, late, appending, pass });
                 Ok(())
             }
             Err(error) => {
@@ -214,8 +216,9 @@ impl Shared {
     /// Waits for the commits, in the order of the appends.
     async fn verdicts(self: Arc<Self>, offered: Vec<Offered>, noted: Vec<Noting>) -> Result<(), Refusal> {
         let mut answer = Ok(());
-        for Offered { from, late, appending } in offered {
+        for Offered { from, late, appending, pass } in offered {
             let appended = appending.await;
+            drop(pass);
             if let Some(runs) = late {
                 self.live.committed(runs);
             }

@@ -169,6 +169,38 @@ async fn a7_a_proxy_that_carries_frames_and_sends_no_heartbeats_is_not_taken_for
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a7_a_proxy_whose_frames_wait_for_a_slow_disk_is_not_taken_for_dead() {
+    let (_dir, path) = folder();
+    let ttl = Duration::from_millis(500);
+    let town = Town::start(config(&path, ttl)).await;
+    let mut first = member(&town, "relay-1").await;
+    send(&first, "relay-1", &beat("relay-1", 1, 0)).await;
+    assert_eq!(lease(&mut first, "relay-1").await.term, 1);
+    let second = town.client("relay-2").await;
+    town.archive.faults().hold();
+    let frame = Frame { term: 1, ..Frame::new(1).run(SERIES, 1, &["x"]) }.encode("relay-2");
+    let waiting = first.link.enqueue("up/relay-2/frames", frame).await.unwrap();
+    let started = std::time::Instant::now();
+    let mut number = 0;
+    while started.elapsed() < 4 * ttl {
+        number += 1;
+        send(&second, "relay-2", &beat("relay-2", number, 1)).await;
+        tokio::time::sleep(ttl / 10).await;
+    }
+    let silent = || town.registry.encode().contains("reason=\"Silent\"");
+    assert!(!silent(), "the disk was slow and not the proxy");
+    town.archive.faults().release();
+    waiting.await.unwrap();
+    eventually("another proxy, as this one says nothing more", async || {
+        number += 1;
+        send(&second, "relay-2", &beat("relay-2", number, 1)).await;
+        silent()
+    })
+    .await;
+    town.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn c11_frames_of_a_stale_term_or_by_a_strange_way_are_refused_and_kept_out() {
     let (_dir, path) = folder();
     let (town, mut first) = led(&path).await;

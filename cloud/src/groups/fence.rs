@@ -4,7 +4,7 @@
 //! tell whose connection it is, so then only the term is looked at.
 //!
 //! Frames are signs of life beside heartbeats: where a way is full, a heartbeat waits behind megabytes of frames, and a proxy that works hard
-//! must not be taken for dead.
+//! must not be taken for dead. As long as a frame that it brought waits for its commit, it is we who keep it waiting.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,6 +31,8 @@ struct Inner {
     started: Instant,
     /// When a frame came through the holder with its term, in nanoseconds since `started`; 0 is never.
     carried: AtomicU64,
+    /// Frames that came so and wait for their commit.
+    waiting: AtomicU64,
     /// When a frame of a member was let through.
     seen: FxHashMap<RelayId, AtomicU64>,
 }
@@ -39,7 +41,13 @@ impl Gate {
     /// A gate for these members that lets nothing with a term through yet.
     pub(crate) fn new(members: &[RelayId], started: Instant) -> Self {
         let seen = members.iter().map(|name| (name.clone(), AtomicU64::new(0))).collect();
-        Self(Arc::new(Inner { standing: ArcSwap::default(), started, carried: AtomicU64::new(0), seen }))
+        Self(Arc::new(Inner {
+            standing: ArcSwap::default(),
+            started,
+            carried: AtomicU64::new(0),
+            waiting: AtomicU64::new(0),
+            seen,
+        }))
     }
 
     /// From now on only frames of this term come through its holder.
@@ -51,6 +59,11 @@ impl Gate {
     /// When the holder last brought a frame with its term.
     pub(crate) fn carried(&self) -> Option<Instant> {
         self.moment(&self.0.carried)
+    }
+
+    /// Whether frames that a holder brought wait for their commit.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.0.waiting.load(Ordering::Relaxed) > 0
     }
 
     /// Members whose frames came, and when the last one did.
@@ -72,6 +85,19 @@ impl Gate {
         }
         if carried {
             self.0.carried.store(nanos, Ordering::Relaxed);
+            self.0.waiting.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Leave for one frame to go on; to be kept until its commit has ended.
+#[derive(Debug)]
+pub(crate) struct Pass(Option<Gate>);
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        if let Some(gate) = &self.0 {
+            gate.0.waiting.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
@@ -104,11 +130,11 @@ impl Fence {
         !self.verified || user == Some(relay)
     }
 
-    /// Whether a frame of `relay` with this term may come through the connection of `user`. Without a term it comes from the relay itself;
+    /// Lets a frame of `relay` with this term come through the connection of `user`, or not. Without a term it comes from the relay itself;
     /// with one the term is its group's last one, and the connection its holder's or the relay's own. A relay without a group has no
     /// term, and the grants alone decide who speaks for it.
-    pub(crate) fn admits(&self, relay: &RelayId, term: u64, user: Option<&str>, now: Instant) -> bool {
-        let Some(gate) = self.gates.get(relay) else { return term == 0 };
+    pub(crate) fn admit(&self, relay: &RelayId, term: u64, user: Option<&str>, now: Instant) -> Option<Pass> {
+        let Some(gate) = self.gates.get(relay) else { return (term == 0).then_some(Pass(None)) };
         let direct = self.is(relay.as_str(), user);
         let (admits, carried) = if term == 0 {
             (direct, false)
@@ -117,10 +143,11 @@ impl Fence {
             let through = standing.holder.as_ref().is_some_and(|holder| self.is(holder.as_str(), user));
             (term == standing.term && (direct || through), through)
         };
-        if admits {
-            gate.mark(relay, carried, now);
+        if !admits {
+            return None;
         }
-        admits
+        gate.mark(relay, carried, now);
+        Some(Pass(carried.then(|| gate.clone())))
     }
 
     /// Who speaks when a heartbeat of `relay` comes through the connection of `user`; `None`: somebody who may not.
@@ -154,13 +181,13 @@ mod tests {
     #[test]
     fn c11_a_term_is_the_last_one_and_comes_through_its_holder() {
         let (fence, gate, now) = fence(true);
-        let admits = |name: &str, term, user: &str| fence.admits(&relay(name), term, Some(user), now);
+        let admits = |name: &str, term, user: &str| fence.admit(&relay(name), term, Some(user), now).is_some();
         assert!(admits("b", 0, "b") && !admits("b", 0, "a"), "without a term: itself");
         assert!(admits("b", 4, "a") && admits("a", 4, "a") && admits("b", 4, "b"));
         assert!(!admits("b", 3, "a") && !admits("b", 5, "a"), "stale, and made up");
         assert!(!admits("b", 4, "c") && !admits("b", 4, "operator"), "not the holder");
         assert!(admits("lone", 0, "lone") && admits("lone", 0, "gateway") && !admits("lone", 4, "a"), "without a group");
-        assert!(!fence.admits(&relay("b"), 4, None, now));
+        assert!(fence.admit(&relay("b"), 4, None, now).is_none());
         gate.set(5, Some(&relay("b")));
         assert!(!admits("c", 4, "a") && !admits("c", 5, "a") && admits("c", 5, "b"));
     }
@@ -170,12 +197,14 @@ mod tests {
         let (fence, gate, start) = fence(true);
         let now = start + Duration::from_secs(3);
         let seen = || gate.seen().map(|(name, at)| (name.to_string(), at)).collect::<Vec<_>>();
-        assert!(!fence.admits(&relay("b"), 3, Some("a"), now) && !fence.admits(&relay("b"), 4, Some("c"), now));
+        assert!(fence.admit(&relay("b"), 3, Some("a"), now).is_none() && fence.admit(&relay("b"), 4, Some("c"), now).is_none());
         assert_eq!((gate.carried(), seen()), (None, vec![]));
-        assert!(fence.admits(&relay("c"), 0, Some("c"), start));
-        assert_eq!((gate.carried(), seen().len()), (None, 1), "not by the holder");
-        assert!(fence.admits(&relay("b"), 4, Some("a"), now));
-        assert_eq!(gate.carried(), Some(now));
+        let own = fence.admit(&relay("c"), 0, Some("c"), start);
+        assert_eq!((own.is_some(), gate.carried(), gate.is_waiting(), seen().len()), (true, None, false, 1), "not by the holder");
+        let pass = fence.admit(&relay("b"), 4, Some("a"), now);
+        assert_eq!((gate.carried(), gate.is_waiting()), (Some(now), true));
+        drop(pass);
+        assert!(!gate.is_waiting(), "its commit has ended");
         assert!(seen().contains(&("b".into(), now)) && seen().len() == 2, "who passes it on is not its relay");
         gate.set(5, Some(&relay("b")));
         assert_eq!(gate.carried(), None, "another holder has shown nothing yet");
@@ -185,7 +214,7 @@ mod tests {
     fn c11_without_verified_users_the_term_decides() {
         let (fence, _gate, now) = fence(false);
         for user in [None, Some("a"), Some("anybody")] {
-            let admits = |term| fence.admits(&relay("b"), term, user, now);
+            let admits = |term| fence.admit(&relay("b"), term, user, now).is_some();
             assert!(admits(0) && admits(4) && !admits(3));
             assert_eq!(fence.speaker(&relay("b"), user), Some(Speaker::Itself));
         }

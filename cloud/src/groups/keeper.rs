@@ -197,6 +197,9 @@ impl Keeper {
                 if let Some(at) = place.gate.carried() {
                     place.group.carried(at);
                 }
+                if place.gate.is_waiting() {
+                    place.group.kept_waiting(now.steady);
+                }
             }
             for Heard { relay, direct, beat } in taken.drain(..) {
                 let home = places.iter().position(|place| place.group.members().contains_key(&relay));

@@ -248,6 +248,13 @@ impl Group {
         }
     }
 
+    /// Frames that the holder brought wait for their commit: a silence is our fault.
+    pub(crate) fn kept_waiting(&mut self, now: Instant) {
+        if let Some(serving) = self.serving.as_mut().filter(|serving| serving.over.is_none()) {
+            serving.heard = serving.heard.max(now);
+        }
+    }
+
     /// Why the term is over, if it is.
     fn over(&self, now: Instant) -> Option<Reason> {
         let Some(serving) = &self.serving else { return Some(Reason::First) };

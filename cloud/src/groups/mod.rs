@@ -19,6 +19,6 @@ mod simulation;
 pub mod view;
 
 pub(crate) use book::{Book, BookError};
-pub(crate) use fence::{Fence, Speaker};
+pub(crate) use fence::{Fence, Pass, Speaker};
 pub(crate) use keeper::{Groups, HEARD_MAX, Heard, Keeper};
 pub use lease::Reason;
