@@ -168,8 +168,7 @@ impl Session {
     fn speaker(&self, relay: SegmentName<'_>) -> Result<RelayId, Refusal> {
         let relay = relay.as_str().parse().map_err(|_| Refusal::TopicNameInvalid)?;
         let (fence, user) = (&self.shared.fence, self.client.user.as_deref());
-        let may = fence.admits(&relay, 0, user) || fence.speaker(&relay, user).is_some();
-        if may { Ok(relay) } else { Err(Refusal::Unavailable) }
+        if fence.may_say(&relay, user) { Ok(relay) } else { Err(Refusal::Unavailable) }
     }
 }
 

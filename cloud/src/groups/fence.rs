@@ -150,6 +150,12 @@ impl Fence {
         Some(Pass(carried.then(|| gate.clone())))
     }
 
+    /// Whether what `relay` says beside frames and heartbeats may come through the connection of `user`: its own, or its proxy's. Who speaks for
+    /// a relay without a group the grants alone decide.
+    pub(crate) fn may_say(&self, relay: &RelayId, user: Option<&str>) -> bool {
+        !self.gates.contains_key(relay) || self.speaker(relay, user).is_some()
+    }
+
     /// Who speaks when a heartbeat of `relay` comes through the connection of `user`; `None`: somebody who may not.
     pub(crate) fn speaker(&self, relay: &RelayId, user: Option<&str>) -> Option<Speaker> {
         if self.is(relay.as_str(), user) {
@@ -228,6 +234,8 @@ mod tests {
         assert_eq!(speaker("b", "a"), Some(Speaker::Proxy));
         assert_eq!(speaker("b", "c"), None);
         assert_eq!((speaker("lone", "lone"), speaker("lone", "a")), (Some(Speaker::Itself), None));
+        let may_say = |name: &str, user: &str| fence.may_say(&relay(name), Some(user));
+        assert!(may_say("b", "b") && may_say("b", "a") && !may_say("b", "c") && may_say("lone", "gateway"));
         gate.set(5, Some(&relay("c")));
         assert_eq!(speaker("b", "a"), None);
     }
