@@ -200,7 +200,7 @@ impl Cloud {
             feeds_per_client_max: config.feeds.per_client_max,
             ..broker::Settings::default()
         };
-        let feeds = CatchUp::new(archive.clone(), policy.clone(), clock.clone(), metrics.clone(), &config.feeds);
+        let feeds = CatchUp::new(history.clone(), policy.clone(), clock.clone(), metrics.clone(), &config.feeds);
         let feeds: Option<Arc<dyn broker::Feeds>> = Some(Arc::new(feeds));
         let broker_parts = broker::Parts { policy: policy.clone(), intake, feeds, clock: clock.clone(), registry };
         let broker = Broker::start(settings, broker_parts).await?;

@@ -11,13 +11,15 @@ use broker::{FeedEnd, Message, Policy};
 use chassis::Clock;
 use rustc_hash::FxHashSet;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use wire::grants::Action;
-use wire::{At, Epoch, Topic};
+use wire::{At, Epoch, Series, Topic};
 
 use super::plan::{Due, Plan};
 use super::scribe::{Batch, Heading, Line, Scribe};
-use crate::history::Viewer;
+use crate::history::{History, Viewer};
+use crate::index::LookFault;
 use crate::metrics::Metrics;
 
 /// Records of one walk, and bytes of their payloads.
@@ -30,12 +32,16 @@ const BATCH_BYTES_MAX: usize = 256 << 10;
 const PAGES_MAX: usize = 64;
 /// Series asked about in one read.
 const LIST_PIECE: usize = 256;
+/// Series that relays are asked for together.
+const BRING_PIECE: usize = 64;
 /// How often grants are asked again; each record is asked about at most this long ago.
 const GRANTS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What all feeds of a cloud share.
 pub(super) struct Shared {
     pub(super) archive: Archive,
+    /// Has relays bring what they keep.
+    pub(super) history: History,
     pub(super) policy: Policy,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) metrics: Metrics,
@@ -73,10 +79,17 @@ pub(super) struct Feed {
     granted: (u64, FxHashSet<SeriesId>),
     policy_version: u64,
     asked: Instant,
+    /// Series of which relays may keep records that are being brought. They are sent from when that is done, in order.
+    awaited: FxHashSet<Series>,
+    brought: mpsc::Receiver<Vec<Series>>,
+    tell_brought: mpsc::Sender<Vec<Series>>,
+    /// What brings them; ends with the feed.
+    bringing: JoinSet<()>,
 }
 
 impl Feed {
     pub(super) fn new(shared: Arc<Shared>, viewer: Viewer, filter: String, from: At) -> Self {
+        let (tell_brought, brought) = mpsc::channel(1);
         Self {
             follower: shared.archive.follow(),
             policy_version: shared.policy.version(),
@@ -89,6 +102,10 @@ impl Feed {
             scribe: Scribe::default(),
             granted: (0, FxHashSet::default()),
             asked: Instant::now(),
+            awaited: FxHashSet::default(),
+            brought,
+            tell_brought,
+            bringing: JoinSet::new(),
         }
     }
 
@@ -127,6 +144,7 @@ impl Feed {
                 self.ask_again().await?;
                 continue;
             }
+            let mut brought = None;
             tokio::select! {
                 room = out.reserve(), if !idle => {
                     let Ok(room) = room else { return Ok(()) };
@@ -136,9 +154,24 @@ impl Feed {
                 }
                 () = out.closed() => return Ok(()),
                 () = self.follower.changed() => {}
+                names = self.brought.recv() => brought = names,
                 _ = ticks.tick() => {}
             }
+            if let Some(names) = brought {
+                // What was brought is committed; it goes behind what was held, before the series is let go.
+                while self.absorb(&mut batch).await? {}
+                self.release(&names);
+            }
             self.ask_again().await?;
+        }
+    }
+
+    fn release(&mut self, names: &[Series]) {
+        for name in names {
+            self.awaited.remove(name);
+            if let Some(id) = self.shared.archive.series_id(name) {
+                self.plan.release(id);
+            }
         }
     }
 
@@ -189,18 +222,46 @@ impl Feed {
         Ok(())
     }
 
-    /// Finds all series that the feed is about, and what is held of them.
+    /// Finds all series that the feed is about, and what is held of them. What relays keep of them is brought first.
     async fn list(&mut self) -> Result<(), FeedEnd> {
-        let pattern = self.pattern().to_owned();
-        let ids = self.read(move |archive| Ok(archive.series_ids(&pattern))).await?;
+        let (pattern, history) = (self.pattern().to_owned(), self.shared.history.clone());
+        let (ids, stated) = self
+            .read(move |archive| {
+                let stated = history.index().series(|name| wire::filter::matches(&pattern, name))?;
+                Ok::<_, LookFault>((archive.series_ids(&pattern), stated))
+            })
+            .await?;
         let fresh: Vec<SeriesId> = ids.into_iter().filter(|id| self.known(*id) == Known::No).collect();
-        let mut own = Vec::new();
+        let (mut own, mut names) = (Vec::new(), Vec::new());
         for id in fresh {
-            if let Some(topic) = self.meet(id) {
-                own.push((id, topic));
-            }
+            let Some(topic) = self.meet(id) else { continue };
+            names.extend(self.shared.archive.series_of(id));
+            self.plan.hold_back(id, &topic);
+            own.push((id, topic));
         }
-        self.hold(&own).await
+        self.hold(&own).await?;
+        // Series of which relays alone have anything.
+        let elsewhere = |name: &Series| self.shared.archive.series_id(name).is_none() && self.may_see(&topic_of(name));
+        names.extend(stated.into_iter().filter(elsewhere));
+        self.awaited.extend(names.iter().cloned());
+        self.bring(names);
+        Ok(())
+    }
+
+    /// Has relays bring what they keep of these series, piece by piece, and tells when a piece is here or can't be had now.
+    fn bring(&mut self, names: Vec<Series>) {
+        let (history, tell, from) = (self.shared.history.clone(), self.tell_brought.clone(), self.from);
+        self.bringing.spawn(async move {
+            for piece in names.chunks(BRING_PIECE) {
+                let deadline = history.pulls().deadline();
+                if let Err(problem) = history.bring(piece, (from, At::MAX), deadline).await {
+                    tracing::warn!(?problem, "what relays keep can't be brought for a feed");
+                }
+                if tell.send(piece.to_vec()).await.is_err() {
+                    return;
+                }
+            }
+        });
     }
 
     /// What is held of series of the feed, and was not sent, is due.
@@ -216,7 +277,7 @@ impl Feed {
                         let place = |epoch: &Epoch| order.iter().position(|other| other == epoch);
                         held.epochs.sort_by_key(|(epoch, _)| place(epoch));
                     }
-                    Ok(held)
+                    Ok::<_, ReadError>(held)
                 })
                 .await?;
             for ((id, topic), held) in piece.iter().zip(held) {
@@ -254,7 +315,7 @@ impl Feed {
         let series = self.shared.archive.series_of(id)?;
         let mut found = None;
         let known = if wire::filter::matches(self.pattern(), series.as_str()) {
-            let topic = Topic::Data { series: (&series).into() }.to_string();
+            let topic = topic_of(&series);
             if self.may_see(&topic) {
                 found = Some(topic.into());
                 Known::Own
@@ -341,7 +402,12 @@ impl Feed {
                 Known::Own => {}
                 // New since the feed began, so all of it comes this way.
                 Known::No => match self.meet(id) {
-                    Some(topic) => self.plan.hold(id, &topic, &[], false),
+                    Some(topic) => {
+                        if self.shared.archive.series_of(id).is_some_and(|name| self.awaited.contains(&name)) {
+                            self.plan.hold_back(id, &topic);
+                        }
+                        self.plan.hold(id, &topic, &[], false);
+                    }
                     None => continue,
                 },
             }
@@ -367,9 +433,9 @@ impl Feed {
     }
 
     /// Reads the archive where waiting for the disk hurts nobody.
-    async fn read<T: Send + 'static>(
+    async fn read<T: Send + 'static, E: std::error::Error + Send + 'static>(
         &self,
-        read: impl FnOnce(&Archive) -> Result<T, ReadError> + Send + 'static,
+        read: impl FnOnce(&Archive) -> Result<T, E> + Send + 'static,
     ) -> Result<T, FeedEnd> {
         let _permit = self.shared.readers.acquire().await.map_err(|_| FeedEnd::Unavailable)?;
         let archive = self.shared.archive.clone();
@@ -385,4 +451,8 @@ impl Feed {
             }
         }
     }
+}
+
+fn topic_of(series: &Series) -> String {
+    Topic::Data { series: series.into() }.to_string()
 }

@@ -2,7 +2,7 @@
 //!
 //! A feed reads the archive and never the router. Of each series and epoch it keeps which numbers it has sent; what is held and
 //! was not sent is due. So a hole that is filled later is delivered when it is filled, nothing is delivered twice, and nothing that
-//! is not durable is delivered at all. A reader that is slow is fed slowly, and no faster than it acknowledges.
+//! is not durable is delivered at all. What relays keep of a series is brought before the series is sent, as for a question. A reader that is slow is fed slowly, and no faster than it acknowledges.
 
 mod feed;
 mod plan;
@@ -12,13 +12,12 @@ mod tests;
 
 use std::sync::Arc;
 
-use archive::Archive;
 use broker::{Client, FeedRefusal, Feeds, Policy};
 use chassis::Clock;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::config;
-use crate::history::Viewer;
+use crate::history::{History, Viewer};
 use crate::metrics::Metrics;
 use crate::moment;
 use feed::{Feed, Shared};
@@ -30,9 +29,10 @@ const BATCHES_MAX: usize = 1;
 pub(crate) struct CatchUp(Arc<Shared>);
 
 impl CatchUp {
-    pub(crate) fn new(archive: Archive, policy: Policy, clock: Arc<dyn Clock>, metrics: Metrics, limits: &config::Feeds) -> Self {
+    pub(crate) fn new(history: History, policy: Policy, clock: Arc<dyn Clock>, metrics: Metrics, limits: &config::Feeds) -> Self {
         let memory_max = usize::try_from(limits.memory.bytes()).unwrap_or(usize::MAX);
-        Self(Arc::new(Shared { archive, policy, clock, metrics, readers: Semaphore::new(limits.readers), memory_max }))
+        let archive = history.archive().clone();
+        Self(Arc::new(Shared { archive, history, policy, clock, metrics, readers: Semaphore::new(limits.readers), memory_max }))
     }
 }
 

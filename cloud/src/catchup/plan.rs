@@ -31,6 +31,8 @@ struct Account {
     /// In the order in which they are sent.
     epochs: Vec<EpochAccount>,
     queued: bool,
+    /// Nothing of it is sent yet: older records may be on their way here.
+    held_back: bool,
 }
 
 #[derive(Debug)]
@@ -116,13 +118,29 @@ impl Plan {
         self.enqueue(series);
     }
 
+    /// Adds a series of which nothing is to be sent before [`Plan::release`].
+    pub(super) fn hold_back(&mut self, series: SeriesId, topic: &Arc<str>) {
+        self.change(series, topic, |account| account.held_back = true);
+    }
+
+    /// What has gathered of a series that was held back is due. It is of the past.
+    pub(super) fn release(&mut self, series: SeriesId) {
+        if let Some(account) = self.series.get_mut(&series).filter(|account| account.held_back) {
+            account.held_back = false;
+            for epoch in &mut account.epochs {
+                epoch.past = epoch.past.max(epoch.due.last().unwrap_or(0));
+            }
+        }
+        self.enqueue(series);
+    }
+
     /// Numbers `first..=last` of a series of the feed were committed. `true`: they are next, and count as sent if the caller sends
     /// them now, which he does unless `room` is false. `false`: they are due later, or not at all.
     pub(super) fn committed(&mut self, series: SeriesId, epoch: Epoch, (first, last): (u64, u64), room: bool) -> bool {
         let Some(topic) = self.series.get(&series).map(|account| account.topic.clone()) else { return false };
         let mut now = false;
         self.change(series, &topic, |account| {
-            now = room && !account.is_due() && account.epoch(epoch).sent.last().unwrap_or(0) < first;
+            now = room && !account.held_back && !account.is_due() && account.epoch(epoch).sent.last().unwrap_or(0) < first;
             let account = account.epoch(epoch);
             if now {
                 account.sent.insert(first, last);
@@ -172,6 +190,7 @@ impl Plan {
     fn enqueue(&mut self, series: SeriesId) {
         if let Some(account) = self.series.get_mut(&series)
             && !account.queued
+            && !account.held_back
             && account.is_due()
         {
             account.queued = true;
@@ -182,7 +201,7 @@ impl Plan {
     /// Changes an account, made if it is not there, and keeps the books.
     fn change(&mut self, series: SeriesId, topic: &Arc<str>, change: impl FnOnce(&mut Account)) {
         let account = self.series.entry(series).or_insert_with(|| {
-            let account = Account { topic: topic.clone(), epochs: Vec::new(), queued: false };
+            let account = Account { topic: topic.clone(), epochs: Vec::new(), queued: false, held_back: false };
             self.bytes += account.bytes();
             account
         });

@@ -127,3 +127,22 @@ fn c7_an_account_is_as_large_as_its_holes() {
     assert_eq!(plan.next(), None);
     assert!(plan.committed(ids[1], EPOCH, (10, 12), true));
 }
+
+#[test]
+fn c7_a_series_that_is_held_back_gathers_and_is_of_the_past_when_it_is_let_go() {
+    let ids = ids();
+    let (mut plan, topic): (_, Arc<str>) = (Plan::default(), "data/x".into());
+    plan.hold_back(ids[0], &topic);
+    plan.hold(ids[0], &topic, &[(EPOCH, Intervals::of(5, 6))], false);
+    assert!(!plan.committed(ids[0], EPOCH, (7, 8), true), "nothing overtakes what is awaited");
+    assert!(!plan.committed(ids[0], EPOCH, (1, 4), true));
+    assert_eq!(plan.next(), None);
+    plan.release(ids[0]);
+    let due = plan.next().unwrap();
+    assert_eq!(due.wanted, Intervals::of(1, 8));
+    assert!((1..=8).all(|seq| plan.is_past(ids[0], EPOCH, seq)) && !plan.is_past(ids[0], EPOCH, 9));
+    plan.walked(&due, 8);
+    plan.release(ids[0]);
+    assert_eq!(plan.next(), None);
+    assert!(plan.committed(ids[0], EPOCH, (9, 9), true));
+}

@@ -252,6 +252,11 @@ impl Archive {
         found.iter().filter_map(|name| names.get(name).map(SeriesId)).collect()
     }
 
+    /// The number of a series, if it has one.
+    pub fn series_id(&self, series: &Series) -> Option<SeriesId> {
+        self.inner.shared.series.get(series.as_str()).map(SeriesId)
+    }
+
     /// The series with this number.
     pub fn series_of(&self, id: SeriesId) -> Option<Series> {
         self.inner.shared.series.name(id.0)?.parse().ok()
