@@ -64,10 +64,19 @@ pub struct CloudConfig {
     /// A frame without receipt is sent again after this time.
     #[serde(default = "receipt_timeout")]
     pub receipt_timeout: Span,
+    /// Bytes that the backlog and late pages may send a second, at most; without it they take what live pages leave.
+    pub backlog_rate: Option<Size>,
+    /// A page that has waited for so long is late: it is marked historical, and what comes in is sent beside it and not behind.
+    #[serde(default = "late_after")]
+    pub late_after: Span,
 }
 
 fn window_frames() -> usize {
     256
+}
+
+fn late_after() -> Span {
+    Span::seconds(5)
 }
 
 fn window_bytes() -> Size {
@@ -89,6 +98,8 @@ impl CloudConfig {
             window_frames: window_frames(),
             window_bytes: window_bytes(),
             receipt_timeout: receipt_timeout(),
+            backlog_rate: None,
+            late_after: late_after(),
         }
     }
 }
@@ -270,6 +281,10 @@ impl Config {
             not_zero("cloud.window_frames", cloud.window_frames as u64)?;
             not_zero("cloud.window_bytes", cloud.window_bytes.bytes())?;
             not_zero("cloud.receipt_timeout", cloud.receipt_timeout.duration().as_millis() as u64)?;
+            not_zero("cloud.late_after", cloud.late_after.duration().as_millis() as u64)?;
+            if let Some(rate) = cloud.backlog_rate {
+                not_zero("cloud.backlog_rate", rate.bytes())?;
+            }
         }
         if let Some(group) = &self.group {
             if self.cloud.is_none() {

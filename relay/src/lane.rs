@@ -47,6 +47,8 @@ impl Reading {
 #[derive(Debug)]
 pub(crate) struct LaneQueue {
     lane: Lane,
+    /// The last page that is of interest.
+    through: u64,
     /// The last page that was taken from the archive, or a later one of the other lane.
     after: u64,
     pages: VecDeque<Page>,
@@ -58,14 +60,33 @@ pub(crate) struct LaneQueue {
 }
 
 impl LaneQueue {
-    /// An empty queue, before the oldest page.
-    pub(crate) fn new(lane: Lane) -> Self {
-        Self { lane, after: 0, pages: VecDeque::new(), reading: None, caught_up: false, paused_until: None }
+    /// Pages behind `after`, from the oldest that has no receipt, up to `through`.
+    pub(crate) fn between(lane: Lane, after: u64, through: u64) -> Self {
+        Self { lane, through, after, pages: VecDeque::new(), reading: None, caught_up: false, paused_until: None }
     }
 
-    /// From the oldest page that has no receipt.
-    pub(crate) fn rewind(&mut self) {
-        *self = Self::new(self.lane);
+    /// All pages behind `after`.
+    pub(crate) fn behind(lane: Lane, after: u64) -> Self {
+        Self::between(lane, after, u64::MAX)
+    }
+
+    /// Goes on with pages up to `through`; if it has come to its end, not before the one behind `after`.
+    pub(crate) fn extend(&mut self, after: u64, through: u64) {
+        if self.pages.is_empty() && self.reading.is_none() && self.after >= self.through {
+            self.after = self.after.max(after);
+        }
+        self.through = self.through.max(through);
+        self.caught_up = false;
+    }
+
+    /// Leaves out everything up to and with `page`. What is behind it has just been committed and is in memory.
+    pub(crate) fn skip_to(&mut self, page: u64) {
+        *self = Self { caught_up: true, ..Self::between(self.lane, page, self.through) };
+    }
+
+    /// The next page.
+    pub(crate) fn front(&self) -> Option<&Page> {
+        self.pages.front()
     }
 
     /// Takes the next page.
@@ -90,6 +111,7 @@ impl LaneQueue {
             return;
         }
         self.paused_until = None;
+        let last = last.min(self.through);
         while self.pages.is_empty() && (self.reading.is_some() || self.after < last) {
             let (read, last) = match &mut self.reading {
                 None if self.caught_up => (archive.outgoing(self.lane, self.after, PORTION_BYTES), last),
@@ -122,10 +144,12 @@ impl LaneQueue {
         // A portion that is far from full was ended by the last page.
         self.caught_up = bytes < PORTION_BYTES / 2;
         self.after = match pages.last() {
-            Some(page) => page.id,
+            // What lies beyond is read when it is of interest.
+            Some(page) => page.id.min(self.through),
             // All up to the one that was the last when the read began are the other lane's, or have their receipts.
             None => last,
         };
-        self.pages.extend(pages);
+        let through = self.through;
+        self.pages.extend(pages.into_iter().filter(|page| page.id <= through));
     }
 }

@@ -19,11 +19,14 @@ mod lane;
 mod metrics;
 mod outlet;
 mod pace;
+mod rate;
 mod receipts;
 mod room;
 mod sender;
+mod share;
 mod telling;
 mod tickets;
+mod traffic;
 mod uplink;
 mod way;
 mod window;
@@ -56,6 +59,8 @@ pub use intake::RelayIntake;
 pub use metrics::Metrics;
 pub use outlet::Outlet;
 pub use room::Room;
+pub use sender::Backlog;
+pub use traffic::Traffic;
 pub use uplink::{Uplink, UplinkError};
 pub use window::{Limits, Window};
 
@@ -184,6 +189,10 @@ impl Relay {
                 member,
                 window: Window::new(limits),
                 refused_retry: REFUSED_RETRY,
+                backlog: Backlog {
+                    bytes_per_second: cloud.backlog_rate.map(|rate| rate.bytes()),
+                    late_after: cloud.late_after.duration(),
+                },
                 handover: Arc::clone(&handover),
                 announcing,
                 outlet: outlet.clone(),

@@ -10,6 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 
 use crate::pace::is_for_good;
+use crate::window::Window;
 
 /// Why the intake refused a publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -75,6 +76,8 @@ struct Families {
     refused: Family<RefusedLabels, Counter>,
     frames_sent: Counter,
     frames_resent: Counter,
+    frames_historical: Counter,
+    backlog_window: Gauge,
     frames_receipted: Counter,
     frames_refused: Family<NotTakenLabels, Counter>,
     pages_aside: Gauge,
@@ -105,6 +108,12 @@ impl Metrics {
         registry.register("relay_publishes_refused", "Publishes refused, by reason", f.refused.clone());
         registry.register("relay_frames_sent", "Frames sent to the cloud for the first time", f.frames_sent.clone());
         registry.register("relay_frames_resent", "Frames sent again", f.frames_resent.clone());
+        registry.register(
+            "relay_frames_historical",
+            "Frames sent, first or again, of late pages or the backlog",
+            f.frames_historical.clone(),
+        );
+        registry.register("relay_backlog_window_bytes", "Bytes of old frames that may be on their way", f.backlog_window.clone());
         registry.register("relay_frames_receipted", "Frames that the cloud holds", f.frames_receipted.clone());
         registry.register("relay_frames_refused", "Frames that the cloud did not take, by reason", f.frames_refused.clone());
         registry.register(
@@ -155,8 +164,11 @@ impl Metrics {
         self.0.refused.get_or_create(&RefusedLabels { reason }).inc();
     }
 
-    pub(crate) fn sent(&self, again: bool) {
+    pub(crate) fn sent(&self, again: bool, old: bool) {
         if again { &self.0.frames_resent } else { &self.0.frames_sent }.inc();
+        if old {
+            self.0.frames_historical.inc();
+        }
     }
 
     pub(crate) fn receipted(&self, frames: u64) {
@@ -168,9 +180,10 @@ impl Metrics {
         self.0.frames_refused.get_or_create(&NotTakenLabels { reason }).inc();
     }
 
-    pub(crate) fn uplink(&self, connected: bool, window: usize, aside: usize) {
+    pub(crate) fn uplink(&self, connected: bool, window: &Window, aside: usize) {
         self.0.connected.set(i64::from(connected));
-        self.0.window_frames.set(window as i64);
+        self.0.window_frames.set(window.len() as i64);
+        self.0.backlog_window.set(window.share() as i64);
         self.0.pages_aside.set(aside as i64);
     }
 

@@ -7,9 +7,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use archive::Lane;
 use link::PublishError;
 use wire::Intervals;
+
+use crate::traffic::Traffic;
 
 /// First and longest pause after a refusal.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
@@ -75,7 +76,7 @@ impl Pace {
 /// A page that was refused.
 #[derive(Debug)]
 struct Put {
-    lane: Lane,
+    traffic: Traffic,
     /// When it is to be tried again; `None` while it is on its way.
     due: Option<Instant>,
     /// How long it then waits if it is refused for good again; `None` if it never was.
@@ -97,26 +98,26 @@ impl Aside {
         Self { first_wait, pages: BTreeMap::new() }
     }
 
-    fn entry(&mut self, number: u64, lane: Lane) -> &mut Put {
-        self.pages.entry(number).or_insert(Put { lane, due: None, next: None, alone: false })
+    fn entry(&mut self, number: u64, traffic: Traffic) -> &mut Put {
+        self.pages.entry(number).or_insert(Put { traffic, due: None, next: None, alone: false })
     }
 
     /// Refused for now: to be tried again at `due`.
-    pub(crate) fn put_off(&mut self, number: u64, lane: Lane, due: Instant) {
-        self.entry(number, lane).due = Some(due);
+    pub(crate) fn put_off(&mut self, number: u64, traffic: Traffic, due: Instant) {
+        self.entry(number, traffic).due = Some(due);
     }
 
     /// Refused for good, with announcements: they may be the reason, so it is tried without them.
-    pub(crate) fn put_alone(&mut self, number: u64, lane: Lane, now: Instant) {
-        let put = self.entry(number, lane);
+    pub(crate) fn put_alone(&mut self, number: u64, traffic: Traffic, now: Instant) {
+        let put = self.entry(number, traffic);
         put.due = Some(now);
         put.alone = true;
     }
 
     /// Refused for good. Says whether that is new.
-    pub(crate) fn put_aside(&mut self, number: u64, lane: Lane, now: Instant) -> bool {
+    pub(crate) fn put_aside(&mut self, number: u64, traffic: Traffic, now: Instant) -> bool {
         let first_wait = self.first_wait;
-        let put = self.entry(number, lane);
+        let put = self.entry(number, traffic);
         let wait = put.next.unwrap_or(first_wait);
         put.due = Some(now + wait);
         // What is told beside it should not share its fate.
@@ -136,15 +137,15 @@ impl Aside {
         }
     }
 
-    /// The first page of the lanes that have room that is to be tried again by now.
-    pub(crate) fn due(&self, now: Instant, has_room: impl Fn(Lane) -> bool) -> Option<(u64, Lane)> {
-        let is_due = |put: &Put| put.due.is_some_and(|due| due <= now) && has_room(put.lane);
-        self.pages.iter().find(|(_, put)| is_due(put)).map(|(number, put)| (*number, put.lane))
+    /// The first page of the kinds that have room that is to be tried again by now.
+    pub(crate) fn due(&self, now: Instant, has_room: impl Fn(Traffic) -> bool) -> Option<(u64, Traffic)> {
+        let is_due = |put: &Put| put.due.is_some_and(|due| due <= now) && has_room(put.traffic);
+        self.pages.iter().find(|(_, put)| is_due(put)).map(|(number, put)| (*number, put.traffic))
     }
 
-    /// When the next one of the lanes that have room is due.
-    pub(crate) fn next_due(&self, has_room: impl Fn(Lane) -> bool) -> Option<Instant> {
-        self.pages.values().filter(|put| has_room(put.lane)).filter_map(|put| put.due).min()
+    /// When the next one of the kinds that have room is due.
+    pub(crate) fn next_due(&self, has_room: impl Fn(Traffic) -> bool) -> Option<Instant> {
+        self.pages.values().filter(|put| has_room(put.traffic)).filter_map(|put| put.due).min()
     }
 
     /// The cloud takes frames again, so it may take these.
@@ -183,7 +184,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn any(_: Lane) -> bool {
+    fn any(_: Traffic) -> bool {
         true
     }
 
@@ -209,18 +210,18 @@ mod tests {
     fn a_page_refused_for_good_is_tried_less_and_less_often_and_leaves_by_its_receipt() {
         let mut now = Instant::now();
         let mut aside = Aside::new(60 * SECOND);
-        assert!(aside.put_aside(7, Lane::Live, now));
+        assert!(aside.put_aside(7, Traffic::Live, now));
         for minutes in [1, 2, 4, 8, 16, 32, 60, 60] {
             let due = now + minutes * 60 * SECOND;
             assert_eq!((aside.next_due(any), aside.due(due - SECOND, any)), (Some(due), None));
-            assert_eq!(aside.due(due, any), Some((7, Lane::Live)));
+            assert_eq!(aside.due(due, any), Some((7, Traffic::Live)));
             aside.sent(7);
             assert_eq!((aside.next_due(any), aside.due(due, any), aside.len()), (None, None, 1), "while it is on its way");
             now = due;
-            assert!(!aside.put_aside(7, Lane::Live, now));
+            assert!(!aside.put_aside(7, Traffic::Live, now));
         }
         aside.release(now);
-        assert_eq!(aside.due(now, any), Some((7, Lane::Live)));
+        assert_eq!(aside.due(now, any), Some((7, Traffic::Live)));
         aside.remove(&Intervals::of(7, 7));
         assert_eq!((aside.next_due(any), aside.len(), aside.holds(7)), (None, 0, false));
     }
@@ -229,11 +230,11 @@ mod tests {
     fn a_page_put_off_is_not_counted_as_put_aside() {
         let now = Instant::now();
         let mut aside = Aside::new(60 * SECOND);
-        aside.put_off(3, Lane::Backlog, now + SECOND);
-        aside.put_alone(4, Lane::Live, now);
+        aside.put_off(3, Traffic::Backlog, now + SECOND);
+        aside.put_alone(4, Traffic::Live, now);
         assert_eq!(
-            (aside.len(), aside.due(now, any), aside.due(now + SECOND, |lane| lane == Lane::Backlog)),
-            (0, Some((4, Lane::Live)), Some((3, Lane::Backlog)))
+            (aside.len(), aside.due(now, any), aside.due(now + SECOND, |traffic| traffic == Traffic::Backlog)),
+            (0, Some((4, Traffic::Live)), Some((3, Traffic::Backlog)))
         );
         assert!(aside.goes_alone(4) && !aside.goes_alone(3));
     }

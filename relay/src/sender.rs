@@ -1,11 +1,13 @@
 //! The sending half of the uplink: which page goes next, as which frame, and what becomes of it.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use archive::{Archive, Lane, Page};
 use bytes::Bytes;
+use chassis::Clock;
 use link::{Link, PublishError, Ticket};
 use tokio::sync::watch;
 use wire::{Intervals, RelayId, UpFrame};
@@ -14,11 +16,13 @@ use crate::announcing::Announcing;
 use crate::lane::{LaneQueue, Reading};
 use crate::metrics::Metrics;
 use crate::pace::{Aside, Pace, is_for_good};
+use crate::rate::Rate;
 use crate::telling::Telling;
 use crate::tickets::Refused;
+use crate::traffic::Traffic;
 use crate::window::Window;
 
-/// After this many live frames in a row a waiting backlog frame goes.
+/// After this many live frames in a row a waiting old frame goes.
 const LIVE_RUN_MAX: u32 = 3;
 
 /// What a sender is made of.
@@ -28,8 +32,19 @@ pub(crate) struct Parts {
     pub(crate) link: Link,
     pub(crate) window: Window,
     pub(crate) refused_retry: Duration,
+    pub(crate) backlog: Backlog,
     pub(crate) announcing: Announcing,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Metrics,
+}
+
+/// What can be set about old pages (C8).
+#[derive(Debug, Clone, Copy)]
+pub struct Backlog {
+    /// Bytes of them that may be sent a second; `None` is no bound.
+    pub bytes_per_second: Option<u64>,
+    /// A live page that has waited for so long is late.
+    pub late_after: Duration,
 }
 
 /// Lanes, window and connection.
@@ -44,27 +59,34 @@ pub(crate) struct Sender {
     metrics: Metrics,
     last_page: watch::Receiver<u64>,
     live: LaneQueue,
+    /// Pages of the live lane up to this one are late, or have their receipts.
+    late_through: u64,
+    late: LaneQueue,
     backlog: LaneQueue,
     live_run: u32,
+    late_was_last: bool,
+    rate: Rate,
+    late_after: Duration,
+    clock: Arc<dyn Clock>,
     telling: Telling,
     pace: Pace,
     aside: Aside,
     /// A page that is read to be sent again.
-    again: Option<(u64, Lane, Reading)>,
+    again: Option<(u64, Traffic, Reading)>,
     /// A frame that waits for room on the connection.
     in_hand: Option<Frame>,
 }
 
 /// A page that is ready to go.
 struct Ready {
-    lane: Lane,
+    traffic: Traffic,
     page: Page,
     again: bool,
 }
 
 /// A frame that is ready to go.
 struct Frame {
-    lane: Lane,
+    traffic: Traffic,
     number: u64,
     bytes: Bytes,
     told: bool,
@@ -86,14 +108,20 @@ pub(crate) struct Sent {
 
 impl Sender {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { relay, archive, link, window, refused_retry, announcing, metrics } = parts;
+        let Parts { relay, archive, link, window, refused_retry, backlog, announcing, clock, metrics } = parts;
         Self {
             topic: format!("up/{relay}/frames"),
             relay,
             last_page: archive.watch_outgoing(),
-            live: LaneQueue::new(Lane::Live),
-            backlog: LaneQueue::new(Lane::Backlog),
+            live: LaneQueue::behind(Lane::Live, 0),
+            late_through: 0,
+            late: LaneQueue::between(Lane::Live, 0, 0),
+            backlog: LaneQueue::behind(Lane::Backlog, 0),
             live_run: 0,
+            late_was_last: false,
+            rate: Rate::new(backlog.bytes_per_second),
+            late_after: backlog.late_after,
+            clock,
             telling: Telling::new(archive.clone(), announcing),
             pace: Pace::new(),
             aside: Aside::new(refused_retry),
@@ -122,8 +150,9 @@ impl Sender {
         self.term = term;
         self.window.clear();
         self.aside.clear();
-        self.live.rewind();
-        self.backlog.rewind();
+        self.live = LaneQueue::behind(Lane::Live, self.late_through);
+        self.late = LaneQueue::between(Lane::Live, 0, self.late_through);
+        self.backlog = LaneQueue::behind(Lane::Backlog, 0);
         self.telling.start_over();
         self.again = None;
         self.in_hand = None;
@@ -139,13 +168,16 @@ impl Sender {
         }
         let again = match self.again {
             Some(_) => None,
-            None => earliest(self.window.next_overdue(), self.aside.next_due(|lane| self.has_room(lane))),
+            None => earliest(self.window.next_overdue(), self.aside.next_due(|traffic| self.has_room(traffic))),
         };
-        earliest(again, earliest(self.live.paused_until(), self.backlog.paused_until()))
+        let old_waits = !self.late.is_empty() || !self.backlog.is_empty();
+        let rate = self.rate.waits_until(now).filter(|_| old_waits);
+        let paused = [&self.live, &self.late, &self.backlog].into_iter().filter_map(LaneQueue::paused_until).min();
+        earliest(again, earliest(rate, paused))
     }
 
-    fn has_room(&self, lane: Lane) -> bool {
-        if self.pace.is_probing() { self.window.is_empty() } else { self.window.has_room(lane) }
+    fn has_room(&self, traffic: Traffic) -> bool {
+        if self.pace.is_probing() { self.window.is_empty() } else { self.window.has_room(traffic) }
     }
 
     /// Sends one frame, when there is one and the connection has room. May be dropped at any moment: what it was about to send stays
@@ -163,19 +195,22 @@ impl Sender {
     }
 
     fn went(&mut self, frame: Frame, outcome: Result<Ticket, PublishError>, now: Instant) -> Sent {
-        let Frame { lane, number, bytes, told, again } = frame;
+        let Frame { traffic, number, bytes, told, again } = frame;
         let overdue = again && self.window.holds(number);
         let size = bytes.len();
         let ticket = match outcome {
             Ok(ticket) => {
-                self.window.sent(number, lane, size, now);
+                self.window.sent(number, traffic, size, now);
                 self.aside.sent(number);
-                self.metrics.sent(again);
+                self.metrics.sent(again, traffic.is_old());
+                if traffic.is_old() {
+                    self.rate.sent(size, now);
+                }
                 Some(ticket)
             }
             Err(error) => {
                 self.window.remove(number);
-                self.refuse(number, lane, told, &error, now);
+                self.refuse(number, traffic, told, &error, now);
                 None
             }
         };
@@ -183,7 +218,7 @@ impl Sender {
     }
 
     fn frame(&mut self, ready: &Ready) -> Frame {
-        let Ready { lane, page, again } = ready;
+        let Ready { traffic, page, again } = ready;
         let secrets = if self.aside.goes_alone(page.id) { Vec::new() } else { self.telling.take(&page.body) };
         let told = !secrets.is_empty();
         let frame = UpFrame {
@@ -191,13 +226,13 @@ impl Sender {
             relay_epoch: self.archive.epoch(),
             number: page.id,
             term: self.term,
-            historical: *lane == Lane::Backlog,
+            historical: traffic.is_old(),
             secrets,
             runs: &page.body,
         };
         let mut bytes = Vec::new();
         frame.encode(&mut bytes);
-        Frame { lane: *lane, number: page.id, bytes: bytes.into(), told, again: *again }
+        Frame { traffic: *traffic, number: page.id, bytes: bytes.into(), told, again: *again }
     }
 
     /// The page that goes next, if one may.
@@ -210,31 +245,74 @@ impl Sender {
         }
         let last = *self.last_page.borrow();
         self.live.refill(cx, &self.archive, last, now);
+        if self.part_late(last) {
+            self.live.refill(cx, &self.archive, last, now);
+        }
+        self.refill_late(cx, last, now);
         self.backlog.refill(cx, &self.archive, last, now);
-        let live = !self.live.is_empty() && self.has_room(Lane::Live);
-        let backlog = !self.backlog.is_empty() && self.has_room(Lane::Backlog);
-        let (lane, queue) = if live && (self.live_run < LIVE_RUN_MAX || !backlog) {
-            self.live_run += 1;
-            (Lane::Live, &mut self.live)
-        } else if backlog {
-            self.live_run = 0;
-            (Lane::Backlog, &mut self.backlog)
-        } else {
-            return Poll::Pending;
+        let live = !self.live.is_empty() && self.has_room(Traffic::Live);
+        let old = self.next_old().filter(|traffic| self.has_room(*traffic) && self.rate.waits_until(now).is_none());
+        let (traffic, queue) = match old {
+            _ if live && (self.live_run < LIVE_RUN_MAX || old.is_none()) => {
+                self.live_run = self.live_run.saturating_add(1);
+                (Traffic::Live, &mut self.live)
+            }
+            Some(traffic) => {
+                self.live_run = 0;
+                self.late_was_last = traffic == Traffic::Late;
+                (traffic, if self.late_was_last { &mut self.late } else { &mut self.backlog })
+            }
+            None => return Poll::Pending,
         };
-        queue.pop().map_or(Poll::Pending, |page| Poll::Ready(Ready { lane, page, again: false }))
+        queue.pop().map_or(Poll::Pending, |page| Poll::Ready(Ready { traffic, page, again: false }))
+    }
+
+    /// If the oldest live page has waited for too long, it and all that is committed by now goes to the late ones: in their order, but
+    /// no longer before what comes from now on. See ADR 11.
+    fn part_late(&mut self, last: u64) -> bool {
+        let Some(oldest) = self.live.front() else { return false };
+        let waited = self.clock.now().saturating_sub(oldest.taken_at);
+        if i128::from(waited) <= self.late_after.as_nanos().cast_signed() {
+            return false;
+        }
+        tracing::info!(from = oldest.id, through = last, "live pages are late; they go beside what comes from now on");
+        self.late.extend(oldest.id - 1, last);
+        self.late_through = last;
+        self.live.skip_to(last);
+        true
+    }
+
+    /// Reads late pages, without those that went while they were live.
+    fn refill_late(&mut self, cx: &mut Context<'_>, last: u64, now: Instant) {
+        loop {
+            self.late.refill(cx, &self.archive, last, now);
+            match self.late.front() {
+                Some(page) if self.window.holds(page.id) || self.aside.holds(page.id) => drop(self.late.pop()),
+                _ => return,
+            }
+        }
+    }
+
+    /// Late pages and the backlog take turns.
+    fn next_old(&self) -> Option<Traffic> {
+        match (!self.late.is_empty(), !self.backlog.is_empty()) {
+            (true, true) => Some(if self.late_was_last { Traffic::Backlog } else { Traffic::Late }),
+            (true, false) => Some(Traffic::Late),
+            (false, true) => Some(Traffic::Backlog),
+            (false, false) => None,
+        }
     }
 
     /// A page that goes again: its receipt is overdue, or it was refused and its time has come.
     fn poll_again(&mut self, cx: &mut Context<'_>, now: Instant) -> Option<Ready> {
         loop {
             if self.again.is_none() {
-                let due = self.window.overdue(now).or_else(|| self.aside.due(now, |lane| self.has_room(lane)));
-                let (number, lane) = due?;
-                self.again = Some((number, lane, Reading::start(&self.archive, lane, number - 1, 1)));
+                let due = self.window.overdue(now).or_else(|| self.aside.due(now, |traffic| self.has_room(traffic)));
+                let (number, traffic) = due?;
+                self.again = Some((number, traffic, Reading::start(&self.archive, traffic.lane(), number - 1, 1)));
             }
-            let (number, lane, reading) = self.again.as_mut()?;
-            let (number, lane) = (*number, *lane);
+            let (number, traffic, reading) = self.again.as_mut()?;
+            let (number, traffic) = (*number, *traffic);
             let Poll::Ready(read) = reading.poll(cx) else { return None };
             self.again = None;
             if !self.window.holds(number) && !self.aside.holds(number) {
@@ -243,13 +321,13 @@ impl Sender {
             }
             match read {
                 Ok(pages) => match pages.into_iter().next().filter(|page| page.id == number) {
-                    Some(page) => return Some(Ready { lane, page, again: true }),
+                    Some(page) => return Some(Ready { traffic, page, again: true }),
                     None => self.forget(number),
                 },
                 Err(error) => {
                     tracing::error!(number, %error, "a page can't be read; it stays and is tried again");
                     self.window.remove(number);
-                    self.aside.put_aside(number, lane, now);
+                    self.aside.put_aside(number, traffic, now);
                 }
             }
         }
@@ -264,13 +342,13 @@ impl Sender {
     /// The connection brought a refusal.
     pub(crate) fn refused(&mut self, refused: &Refused, now: Instant) {
         // Otherwise its receipt came first, by another sending of it.
-        if let Some(lane) = self.window.remove(refused.number) {
-            self.refuse(refused.number, lane, refused.told, &refused.error, now);
+        if let Some(traffic) = self.window.remove(refused.number) {
+            self.refuse(refused.number, traffic, refused.told, &refused.error, now);
         }
     }
 
     /// The cloud, or the way to it, refused a frame. The page stays; when it is sent again depends on why. See [`crate::pace`].
-    fn refuse(&mut self, number: u64, lane: Lane, told: bool, error: &PublishError, now: Instant) {
+    fn refuse(&mut self, number: u64, traffic: Traffic, told: bool, error: &PublishError, now: Instant) {
         self.metrics.frame_refused(error);
         if !is_for_good(error) {
             tracing::warn!(number, %error, "the cloud does not take a frame now; it is kept and sent again");
@@ -278,12 +356,12 @@ impl Sender {
                 self.telling.start_over();
             }
             let due = self.pace.slow(now);
-            self.aside.put_off(number, lane, due);
+            self.aside.put_off(number, traffic, due);
         } else if told {
             tracing::warn!(number, %error, "the cloud refused a frame with announcements; it is sent again without them");
-            self.aside.put_alone(number, lane, now);
-        } else if self.aside.put_aside(number, lane, now) {
-            tracing::error!(number, %lane, %error, "ALARM: the cloud refused a page for good; it is kept, put aside and tried again later");
+            self.aside.put_alone(number, traffic, now);
+        } else if self.aside.put_aside(number, traffic, now) {
+            tracing::error!(number, %traffic, %error, "ALARM: the cloud refused a page for good; it is kept, put aside and tried again later");
             // If it refuses everything, the backlog shall not be carried past it once.
             self.pace.slow(now);
         }
@@ -291,7 +369,7 @@ impl Sender {
 
     /// The cloud holds these frames. Gives those that it can hold, because they were sent.
     pub(crate) fn receipted(&mut self, numbers: &Intervals, now: Instant) -> Intervals {
-        let receipted = self.window.receipted(numbers);
+        let receipted = self.window.receipted(numbers, now);
         if !receipted.is_empty() {
             self.aside.remove(&receipted);
             if self.pace.receipted() {

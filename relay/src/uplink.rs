@@ -1,6 +1,6 @@
 //! The way up: sends pages as frames, keeps them in the end-to-end window, and forgets them when the cloud's receipt comes.
 //!
-//! Two lanes share the connection. Live pages go first; the backlog gets at least every fourth frame, so neither starves. Nothing here
+//! Two lanes share the connection. Live pages go first; what is old gets at least every fourth frame, so neither starves. Nothing here
 //! holds custody: the archive does, until the receipt. Which way frames take is decided by the [machine](crate::way).
 //!
 //! One loop does everything and never waits for one thing alone: not for room on the connection, not for the disk. Receipts and the
@@ -26,7 +26,7 @@ use crate::handover::Handover;
 use crate::metrics::Metrics;
 use crate::outlet::Outlet;
 use crate::receipts::Receipts;
-use crate::sender::{Parts, Sender, Sent};
+use crate::sender::{Backlog, Parts, Sender, Sent};
 use crate::tickets::{Answer, Refused, Tickets};
 use crate::way::{Action, Machine, Patience, Way};
 use crate::window::Window;
@@ -58,6 +58,8 @@ pub struct Uplink {
     pub window: Window,
     /// A page that the cloud refuses for good is tried again after this time, and then less and less often.
     pub refused_retry: Duration,
+    /// How old pages stand back behind live ones.
+    pub backlog: Backlog,
     /// Carries out commands of the cloud.
     pub handover: Arc<Handover>,
     /// Tells when there are new secrets.
@@ -77,7 +79,20 @@ impl Uplink {
     /// # Errors
     /// [`UplinkError`] when the archive takes nothing any more.
     pub async fn run(self, stop: Stop) -> Result<(), UplinkError> {
-        let Self { relay, archive, mut dial, member, window, refused_retry, handover, announcing, outlet, clock, metrics } = self;
+        let Self {
+            relay,
+            archive,
+            mut dial,
+            member,
+            window,
+            refused_retry,
+            backlog,
+            handover,
+            announcing,
+            outlet,
+            clock,
+            metrics,
+        } = self;
         let ears = Ears::new(&relay, archive.clone(), member.is_some());
         dial.listen(ears.topics());
         let (commands, waiting) = mpsc::channel(COMMANDS_MAX);
@@ -91,7 +106,9 @@ impl Uplink {
             link: leg.link.clone(),
             window,
             refused_retry,
+            backlog,
             announcing,
+            clock: Arc::clone(&clock),
             metrics: metrics.clone(),
         };
         let patience = member.as_ref().map_or(Duration::from_secs(1), Member::interval);
@@ -204,7 +221,7 @@ impl Run {
     }
 
     fn tell(&self) {
-        self.metrics.uplink(self.online, self.sender.window().len(), self.sender.pages_aside());
+        self.metrics.uplink(self.online, self.sender.window(), self.sender.pages_aside());
         if let Some(member) = &self.member {
             member.proxy.metrics().lease(self.machine.term(), self.machine.unanswered());
         }

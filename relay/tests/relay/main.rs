@@ -8,6 +8,7 @@ mod custody;
 mod group;
 mod index;
 mod intake;
+mod lanes;
 mod outlet;
 mod refusals;
 mod region;

@@ -21,9 +21,7 @@ use crate::town::{Sensor, Town, dev};
 #[derive(Debug, Clone)]
 pub struct Came {
     pub relay: String,
-    pub number: u64,
     pub term: u64,
-    pub historical: bool,
     /// Client id of the connection by which it came.
     pub by: String,
     /// Series, sequence number and payload of each record.
@@ -180,9 +178,7 @@ impl CloudSession {
         }
         let mut came = Came {
             relay: frame.relay.to_owned(),
-            number: frame.number,
             term: frame.term,
-            historical: frame.historical,
             by: self.client.clone(),
             records,
             at: std::time::Instant::now(),

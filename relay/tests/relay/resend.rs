@@ -266,6 +266,7 @@ async fn a_page_put_aside_comes_again_after_its_time() {
         member: None,
         window: relay::Window::new(limits),
         refused_retry: Duration::from_millis(50),
+        backlog: relay::Backlog { bytes_per_second: None, late_after: Duration::from_secs(3_600) },
         handover: Arc::new(relay::Handover::new(archive.clone(), 1 << 30, metrics.clone())),
         announcing: relay::Announcing::default(),
         outlet: relay::Outlet::new(RELAY.parse().unwrap()),
