@@ -99,11 +99,13 @@ impl Pulls {
             if now >= deadline {
                 return;
             }
-            match self.next(&ask, now) {
+            match self.next(&ask, (now, deadline)) {
                 Next::GoOn => return,
                 Next::Wait(mut ended) => {
-                    // Out of time or not: what is here by then is what is shown.
-                    let _ = tokio::time::timeout_at(deadline.into(), ended.wait_for(Option::is_some)).await;
+                    // What is here by then is what is shown.
+                    if tokio::time::timeout_at(deadline.into(), ended.wait_for(Option::is_some)).await.is_err() {
+                        self.expire();
+                    }
                     return;
                 }
                 Next::Again => {
@@ -114,10 +116,10 @@ impl Pulls {
         }
     }
 
-    fn next(&self, ask: &Ask, now: Instant) -> Next {
+    fn next(&self, ask: &Ask, (now, deadline): (Instant, Instant)) -> Next {
         let mut state = self.0.state.lock();
         let id = self.0.commands.next();
-        match state.machine.ask(ask, id, now) {
+        match state.machine.ask(ask, id, (now, deadline)) {
             Verdict::Join(id) => match state.waiters.get(&id) {
                 Some(waiters) => Next::Wait(waiters.subscribe()),
                 None => Next::GoOn,
@@ -126,7 +128,7 @@ impl Pulls {
                 let (sender, receiver) = watch::channel(None);
                 state.waiters.insert(id, sender);
                 // A task of its own: the pull goes on for those who joined it even if the first asker goes away.
-                tokio::spawn(self.clone().run(id, ask.clone()));
+                tokio::spawn(self.clone().run(id, ask.clone(), deadline));
                 Next::Wait(receiver)
             }
             Verdict::Silent => Next::GoOn,
@@ -135,25 +137,25 @@ impl Pulls {
     }
 
     /// Sends the order of a pull and ends it when its time is over.
-    async fn run(self, id: u64, ask: Ask) {
-        let until = self.deadline();
-        let Ask { relay, series, from, to } = ask;
+    async fn run(self, id: u64, ask: Ask, deadline: Instant) {
         let ended = self.0.state.lock().waiters.get(&id).map(watch::Sender::subscribe);
         let Some(mut ended) = ended else { return };
+        let Ask { relay, series, from, to } = ask;
         tracing::debug!(%relay, command = id, %series, from, to, "a relay is asked for records");
-        let is_sent = self.0.commands.send(&relay, &Command::Pull { id, series, from, to }).await;
-        if is_sent {
-            self.0.metrics.pulls_sent.inc();
-            if tokio::time::timeout_at(until.into(), ended.wait_for(Option::is_some)).await.is_ok() {
-                return;
-            }
+        if !self.0.commands.send(&relay, &Command::Pull { id, series, from, to }).await {
+            let unheard = self.0.state.lock().machine.unheard(id);
+            return self.settle(unheard.into_iter().collect());
         }
-        let given_up = self.0.state.lock().machine.give_up(id, Instant::now());
-        if is_sent && given_up.is_some() {
-            self.0.metrics.pulls_unanswered.inc();
-            tracing::warn!(%relay, command = id, "a relay did not bring in time what it was asked for");
+        self.0.metrics.pulls_sent.inc();
+        if tokio::time::timeout_at(deadline.into(), ended.wait_for(Option::is_some)).await.is_err() {
+            self.expire();
         }
-        self.settle(given_up.into_iter().collect());
+    }
+
+    /// Ends the pulls whose time is over.
+    fn expire(&self) {
+        let expired = self.0.state.lock().machine.expire(Instant::now());
+        self.settle(expired);
     }
 
     /// Takes a relay's reply.
@@ -217,7 +219,11 @@ impl Pulls {
             match ending {
                 Ending::Arrived => self.0.metrics.pulls_answered.inc(),
                 Ending::Failed => self.0.metrics.pulls_failed.inc(),
-                Ending::Late | Ending::Silent => 0,
+                Ending::Late => {
+                    tracing::warn!(command = id, "a relay did not bring in time what it was asked for");
+                    self.0.metrics.pulls_unanswered.inc()
+                }
+                Ending::Unheard => 0,
             };
             if let Some(waiters) = self.0.state.lock().waiters.remove(&id) {
                 waiters.send_replace(Some(ending));

@@ -185,3 +185,56 @@ async fn c2_a_record_that_a_relay_keeps_is_relay_durable() {
     assert_eq!(place(4).await, said("cloud-durable", None));
     town.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a5_a_number_that_is_used_again_forgets_nothing_and_a_full_index_says_so() {
+    let (_dir, path) = folder();
+    let mut config = quick(&path);
+    config.history.index_entries_max = 3;
+    let town = Town::start(config).await;
+    let relay = Relay::start(&town, "relay-1").await;
+    relay.states(0, 9, vec![entry(4, SERIES, 1, &["1", "2"])]).await;
+    // The same number, another chunk; then the first one again.
+    relay.states(0, 9, vec![entry(4, SERIES, 3, &["3"])]).await;
+    let query = format!("series={SERIES}");
+    let both = json!([missing(3, 3, "relay-unreachable", "relay-1"), missing(1, 2, "on-the-way", "relay-1")]);
+    assert_eq!(ask(&town, &query).await["completeness"]["missing"], both);
+    relay.states(0, 9, vec![entry(4, SERIES, 1, &["1", "2"])]).await;
+    let page = ask(&town, &query).await;
+    let reasons: Vec<_> = page["completeness"]["missing"].as_array().unwrap().iter().map(|one| &one["reason"]).collect();
+    assert_eq!(reasons.len(), 2, "{page}");
+    // Two are known; three more would be too many, and none of them is taken.
+    let more = (10..13).map(|chunk| entry(chunk, "cityA/meter-2/power", chunk, &["x"])).collect();
+    let page = wire::index::Index::Page { relay_epoch: Epoch(1), stretch: Stretch { after: 9, through: 20 }, entries: more };
+    assert_eq!(relay.client.refused("up/relay-1/index", page.encode()).await, 0x97);
+    assert_eq!(ask(&town, "series=cityA/meter-2/power").await["completeness"], json!({"complete": true}));
+    relay.states(9, 20, vec![entry(10, "cityA/meter-2/power", 1, &["x"])]).await;
+    assert_eq!(ask(&town, "series=cityA/meter-2/power").await["completeness"]["complete"], false);
+    town.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a5_a_damaged_index_is_put_aside_and_stated_anew() {
+    let (_dir, path) = folder();
+    let config = quick(&path);
+    let town = Town::start(config.clone()).await;
+    let relay = Relay::start(&town, "relay-1").await;
+    relay.states(0, 9, vec![entry(4, SERIES, 1, &["1", "2"])]).await;
+    drop(relay);
+    town.stop().await;
+    let file = config.data.join("index.sqlite");
+    for beside in ["index.sqlite-wal", "index.sqlite-shm"] {
+        let _ = std::fs::remove_file(config.data.join(beside));
+    }
+    std::fs::write(&file, [0x5a; 8_192]).unwrap();
+    let town = Town::start(config).await;
+    let mut relay = Relay::start(&town, "relay-1").await;
+    let kept = [entry(4, SERIES, 1, &["1", "2"])];
+    relay.sums(&[(0, 9, &kept)]).await;
+    let asked = relay.command().await;
+    assert!(matches!(&asked, Command::Index { stretches, .. } if *stretches == [Stretch { after: 0, through: 9 }]), "{asked:?}");
+    relay.states(0, 9, kept.to_vec()).await;
+    let page = ask(&town, &format!("series={SERIES}")).await;
+    assert_eq!(page["completeness"]["missing"], json!([missing(1, 2, "relay-unreachable", "relay-1")]));
+    town.stop().await;
+}

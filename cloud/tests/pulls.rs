@@ -281,3 +281,36 @@ async fn a12_tags_name_sensors_over_http_and_mqtt_alike() {
     assert!(page["next_cursor"].as_str().is_some(), "{page}");
     town.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a12_pulls_above_the_limit_wait_their_turn_within_the_same_deadline() {
+    let (_dir, path) = folder();
+    let mut config = dev(&path);
+    config.history.pulls_relay_max = 2;
+    let town = Town::start(config).await;
+    let mut relay = Relay::start(&town, "relay-1").await;
+    let names: Vec<String> = (1..=7).map(|meter| format!("cityA/meter-{meter}/power")).collect();
+    let entries = (1..).zip(&names).map(|(chunk, name)| entry(chunk, name, 1, &["x"])).collect();
+    relay.states(0, 9, entries).await;
+    let bringing = async {
+        let mut waiting = Vec::new();
+        for number in 1..=7 {
+            let (id, series, ..) = relay.pull().await;
+            waiting.push(id);
+            let frame = Frame::new(number).announcing(None).run(&series, 1, &["x"]);
+            relay.client.send(&frame).await;
+            // Never more than two are unanswered.
+            assert!(waiting.len() <= 2);
+            if waiting.len() == 2 || number == 7 || number == 1 {
+                for id in waiting.drain(..) {
+                    relay.done(id, &[(number, number)]).await;
+                }
+            }
+        }
+    };
+    let (page, ()) = tokio::join!(ask(&town, "filter=cityA/%23"), bringing);
+    assert_eq!(payloads(&page).len(), 7);
+    assert_eq!(page["completeness"], json!({"complete": true}));
+    assert_eq!(town.counter("cloud_pulls_answered_total"), 7);
+    town.stop().await;
+}

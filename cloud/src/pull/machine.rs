@@ -33,10 +33,10 @@ pub(crate) enum Ending {
     Arrived,
     /// The relay could not do it; what it has it keeps.
     Failed,
-    /// The relay answered, and the frames that it named were not here in time.
+    /// The relay's answer, or a frame that it named, was not here in time.
     Late,
-    /// The relay did not answer.
-    Silent,
+    /// Nobody listened for the order.
+    Unheard,
 }
 
 /// What becomes of an ask.
@@ -59,7 +59,7 @@ pub(crate) struct Limits {
     pub(crate) all_max: usize,
     /// At one relay.
     pub(crate) relay_max: usize,
-    /// How long a relay may take, and how long one that did not answer is left alone.
+    /// How long an asker waits, and how long a relay that did not answer is left alone.
     pub(crate) wait: Duration,
 }
 
@@ -91,8 +91,8 @@ impl Machine {
         Self { limits, running: BTreeMap::new(), silent: HashMap::new() }
     }
 
-    /// What becomes of an ask; if it starts a pull, that has the number `next`.
-    pub(crate) fn ask(&mut self, ask: &Ask, next: u64, now: Instant) -> Verdict {
+    /// What becomes of an ask; if it starts a pull, that has the number `next`, and time until `due`.
+    pub(crate) fn ask(&mut self, ask: &Ask, next: u64, (now, due): (Instant, Instant)) -> Verdict {
         if let Some((id, _)) = self.running.iter().find(|(_, running)| running.ask.covers(ask)) {
             return Verdict::Join(*id);
         }
@@ -106,7 +106,7 @@ impl Machine {
         if self.running.len() >= self.limits.all_max || at_relay >= self.limits.relay_max {
             return Verdict::Full;
         }
-        self.running.insert(next, Running { ask: ask.clone(), due: now + self.limits.wait, frames: None });
+        self.running.insert(next, Running { ask: ask.clone(), due, frames: None });
         Verdict::Start
     }
 
@@ -148,16 +148,24 @@ impl Machine {
         self.running.values().any(|running| running.frames.is_some())
     }
 
-    /// Time is over for a pull, or nobody listens for the relay's orders.
-    pub(crate) fn give_up(&mut self, id: u64, now: Instant) -> Option<(u64, Ending)> {
-        let running = self.running.get(&id)?;
-        if running.frames.is_some() {
-            return self.end(id, Ending::Late);
+    /// Gives up the pulls whose time is over. A relay that has not said a word is left alone for a while.
+    pub(crate) fn expire(&mut self, now: Instant) -> Vec<(u64, Ending)> {
+        let due = self.running.iter().filter(|(_, running)| running.due <= now).map(|(id, _)| *id);
+        let due: Vec<u64> = due.collect();
+        let mut ended = Vec::new();
+        for id in due {
+            let Some(running) = self.running.remove(&id) else { continue };
+            if running.frames.is_none() {
+                self.silent.insert(running.ask.relay, now + self.limits.wait);
+            }
+            ended.push((id, Ending::Late));
         }
-        if now >= running.due {
-            self.silent.insert(running.ask.relay.clone(), now + self.limits.wait);
-        }
-        self.end(id, Ending::Silent)
+        ended
+    }
+
+    /// Nobody listens for the orders of a relay: the pull is over at once, and may be tried again at once.
+    pub(crate) fn unheard(&mut self, id: u64) -> Option<(u64, Ending)> {
+        self.end(id, Ending::Unheard)
     }
 
     /// A relay that was silent speaks.
@@ -201,23 +209,23 @@ mod tests {
     #[test]
     fn a12_equal_and_narrower_asks_join_the_pull_that_is_under_way() {
         let (mut machine, now) = (machine(), Instant::now());
-        assert_eq!(machine.ask(&ask("r1", "a/b/c", 0, 9), 1, now), Verdict::Start);
+        assert_eq!(machine.ask(&ask("r1", "a/b/c", 0, 9), 1, (now, now + WAIT)), Verdict::Start);
         for asker in 0..9 {
-            assert_eq!(machine.ask(&ask("r1", "a/b/c", asker.min(3), 9), 2, now), Verdict::Join(1));
+            assert_eq!(machine.ask(&ask("r1", "a/b/c", asker.min(3), 9), 2, (now, now + WAIT)), Verdict::Join(1));
         }
-        assert_eq!(machine.ask(&ask("r1", "a/b/c", 0, 10), 2, now), Verdict::Start);
-        assert_eq!(machine.ask(&ask("r1", "a/b/d", 0, 9), 3, now), Verdict::Full);
-        assert_eq!(machine.ask(&ask("r2", "a/b/c", 0, 9), 3, now), Verdict::Start);
-        assert_eq!(machine.ask(&ask("r3", "a/b/c", 0, 9), 4, now), Verdict::Full);
+        assert_eq!(machine.ask(&ask("r1", "a/b/c", 0, 10), 2, (now, now + WAIT)), Verdict::Start);
+        assert_eq!(machine.ask(&ask("r1", "a/b/d", 0, 9), 3, (now, now + WAIT)), Verdict::Full);
+        assert_eq!(machine.ask(&ask("r2", "a/b/c", 0, 9), 3, (now, now + WAIT)), Verdict::Start);
+        assert_eq!(machine.ask(&ask("r3", "a/b/c", 0, 9), 4, (now, now + WAIT)), Verdict::Full);
         machine.replied(&"r1".parse().unwrap(), &done(2, &[]));
-        assert_eq!(machine.ask(&ask("r3", "a/b/c", 0, 9), 4, now), Verdict::Start);
+        assert_eq!(machine.ask(&ask("r3", "a/b/c", 0, 9), 4, (now, now + WAIT)), Verdict::Start);
     }
 
     #[test]
     fn a12_a_pull_ends_when_every_frame_that_was_named_is_committed_in_whatever_order() {
         let (relay, now) = ("r1".parse().unwrap(), Instant::now());
         let mut machine = machine();
-        machine.ask(&ask("r1", "a/b/c", 0, 9), 1, now);
+        machine.ask(&ask("r1", "a/b/c", 0, 9), 1, (now, now + WAIT));
         assert!(!machine.awaits_frames());
         assert_eq!(machine.replied(&relay, &done(1, &[(4, 6), (9, 9)])), None);
         assert!(machine.awaits_frames());
@@ -227,7 +235,7 @@ mod tests {
         assert_eq!(machine.held(&relay, Epoch(1), &set(&[(9, 9)])), []);
         assert_eq!(machine.held(&relay, Epoch(1), &set(&[(5, 5)])), [(1, Ending::Arrived)]);
         assert!(!machine.awaits_frames());
-        assert_eq!(machine.give_up(1, now + WAIT), None);
+        assert_eq!(machine.expire(now + WAIT), []);
     }
 
     #[test]
@@ -235,32 +243,34 @@ mod tests {
         let (relay, now): (RelayId, _) = ("r1".parse().unwrap(), Instant::now());
         let mut machine = machine();
         let wanted = ask("r1", "a/b/c", 0, 9);
-        machine.ask(&wanted, 1, now);
-        assert_eq!(machine.give_up(1, now + WAIT), Some((1, Ending::Silent)));
-        assert_eq!(machine.ask(&wanted, 2, now + WAIT), Verdict::Silent);
+        let at = |waits: u32| (now + waits * WAIT, now + (waits + 1) * WAIT);
+        machine.ask(&wanted, 1, at(0));
+        assert_eq!(machine.expire(now + WAIT / 2), []);
+        assert_eq!(machine.expire(now + WAIT), [(1, Ending::Late)]);
+        assert_eq!(machine.ask(&wanted, 2, at(1)), Verdict::Silent);
         assert!(machine.is_silent(&relay, now + WAIT) && !machine.is_silent(&relay, now + 2 * WAIT));
-        assert_eq!(machine.ask(&wanted, 2, now + 2 * WAIT), Verdict::Start);
-        assert_eq!(machine.give_up(2, now + 3 * WAIT), Some((2, Ending::Silent)));
+        assert_eq!(machine.ask(&wanted, 2, at(2)), Verdict::Start);
+        assert_eq!(machine.expire(now + 3 * WAIT), [(2, Ending::Late)]);
         // A late answer is about nothing that waits, but it is an answer.
         assert_eq!(machine.replied(&relay, &done(2, &[(1, 1)])), None);
-        assert_eq!(machine.ask(&wanted, 3, now + 3 * WAIT), Verdict::Start);
+        assert_eq!(machine.ask(&wanted, 3, at(3)), Verdict::Start);
         // Nobody listens: that is known at once, and may be over at once.
-        assert_eq!(machine.give_up(3, now + 3 * WAIT), Some((3, Ending::Silent)));
-        assert_eq!(machine.ask(&wanted, 4, now + 3 * WAIT), Verdict::Start);
+        assert_eq!(machine.unheard(3), Some((3, Ending::Unheard)));
+        assert_eq!(machine.ask(&wanted, 4, at(3)), Verdict::Start);
     }
 
     #[test]
     fn a12_replies_of_others_and_to_other_orders_end_nothing() {
         let (relay, now) = ("r1".parse().unwrap(), Instant::now());
         let mut machine = machine();
-        machine.ask(&ask("r1", "a/b/c", 0, 9), 1, now);
+        machine.ask(&ask("r1", "a/b/c", 0, 9), 1, (now, now + WAIT));
         assert_eq!(machine.replied(&"r2".parse().unwrap(), &done(1, &[])), None);
         assert_eq!(machine.replied(&relay, &done(7, &[])), None);
         let failed = Reply { outcome: Outcome::Failed { reason: "disk".into() }, ..done(1, &[]) };
         assert_eq!(machine.replied(&relay, &failed), Some((1, Ending::Failed)));
-        machine.ask(&ask("r1", "a/b/c", 0, 9), 2, now);
+        machine.ask(&ask("r1", "a/b/c", 0, 9), 2, (now, now + WAIT));
         machine.replied(&relay, &done(2, &[(1, 2)]));
-        assert_eq!(machine.give_up(2, now + WAIT), Some((2, Ending::Late)));
+        assert_eq!(machine.expire(now + WAIT), [(2, Ending::Late)]);
         assert!(!machine.is_silent(&relay, now + WAIT));
     }
 }
