@@ -11,8 +11,9 @@ use crate::engine::{Done, GoneRuns, HandOver, Job};
 use crate::error::{Damage, ReadError};
 use crate::ledger;
 
-/// Chunks looked up in one go.
-const IDS_PIECE: i64 = 256;
+/// Chunks that are looked up in one go, and that one page carries at most: it shares the commit with records that wait for their
+/// acknowledgement.
+const CHUNKS_PIECE: usize = 256;
 
 /// What to hand over. Whole chunks move: a chunk that holds some of it goes with all its records.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -205,7 +206,7 @@ fn some_chunks(closer: &Closer<'_>, handing: &mut HandingOver, mut after: i64, e
             written.map_err(|fault| Damage::Page { page: 0, fault })?;
             job.records += whole.readings.len() as u64;
             job.chunks.push((id, whole.readings.len() as i64, whole.body_bytes));
-            if job.runs.len() >= closer.shared.options.page_bytes_max {
+            if job.runs.len() >= closer.shared.options.page_bytes_max || job.chunks.len() >= CHUNKS_PIECE {
                 break 'page;
             }
         }
@@ -257,7 +258,7 @@ fn select(tx: &Transaction<'_>, closer: &Closer<'_>, selection: &Selection, afte
     let rows = match selection {
         Selection::All | Selection::Chunks => {
             let mut statement = tx.prepare_cached("SELECT id FROM chunks WHERE id > ?1 AND id <= ?2 AND id <= (SELECT chunks_published FROM marks) ORDER BY id LIMIT ?3")?;
-            statement.query_map((after, end, IDS_PIECE), |row| row.get(0))?.collect::<Result<_, _>>()
+            statement.query_map((after, end, CHUNKS_PIECE as i64), |row| row.get(0))?.collect::<Result<_, _>>()
         }
         Selection::Range { series, from, to } => {
             let Some(series) = closer.shared.series.get(series.as_str()) else { return Ok(Vec::new()) };
@@ -265,7 +266,7 @@ fn select(tx: &Transaction<'_>, closer: &Closer<'_>, selection: &Selection, afte
                 "SELECT id FROM chunks WHERE series = ?1 AND at_max >= ?2 AND at_min < ?3 AND id > ?4 AND id <= ?5
                  AND id <= (SELECT chunks_published FROM marks) ORDER BY id LIMIT ?6",
             )?;
-            statement.query_map((series, from, to, after, end, IDS_PIECE), |row| row.get(0))?.collect::<Result<_, _>>()
+            statement.query_map((series, from, to, after, end, CHUNKS_PIECE as i64), |row| row.get(0))?.collect::<Result<_, _>>()
         }
     };
     Ok(rows?)

@@ -191,3 +191,21 @@ fn a5_a_close_that_failed_leaves_nothing_that_a_later_root_would_publish() {
     relay.close_now().unwrap();
     assert_eq!(index(&relay).iter().map(|entry| entry.records).sum::<u64>(), 602);
 }
+
+#[test]
+fn a6_a_page_carries_few_chunks_however_small_they_are() {
+    let (near, far) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut options = options("relay-1");
+    options.page_bytes_max = 1 << 20;
+    let relay = Archive::open(near.path(), options).unwrap().0;
+    for meter in 0..600 {
+        raw(&relay, Lane::Store, &format!("a/m{meter}/c"), &[(meter, "x")]);
+    }
+    relay.close_now().unwrap();
+    let handed = relay.hand_over(&Selection::Chunks).unwrap();
+    // What moves shares a commit with records that wait for their acknowledgement.
+    assert_eq!((handed.moved, handed.frames.count()), (600, 3));
+    assert_eq!(index(&relay).len(), 600);
+    assert_eq!(drain(&relay, &open(far.path(), "cloud")), 600);
+    assert_eq!(index(&relay), []);
+}

@@ -20,8 +20,9 @@ use crate::room::Room;
 use spill::{Rules, Spill, View};
 pub use threshold::{Threshold, ThresholdFault};
 
-/// How often the archive is looked at.
+/// How often the archive is looked at, and how often while pages are handed over.
 const EVERY: Duration = Duration::from_millis(250);
+const EVERY_SPILLING: Duration = Duration::from_millis(25);
 /// A round that fails is logged at the first time and then each time so many have failed: once a minute.
 const FAILURES_A_LINE: u64 = 240;
 /// How long a segment that is being closed is waited for at the end; it is closed again at the next start if that was too short.
@@ -76,14 +77,12 @@ impl Keeper {
     /// # Errors
     /// Never.
     pub(crate) async fn run(mut self, stop: Stop) -> Result<(), Infallible> {
-        let mut tick = tokio::time::interval(EVERY);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut failures = 0;
         loop {
             tokio::select! {
                 biased;
                 () = stop.stopped() => return Ok(()),
-                _ = tick.tick() => {}
+                () = tokio::time::sleep(if self.spill == Spill::Spilling && failures == 0 { EVERY_SPILLING } else { EVERY }) => {}
             }
             let round = crate::blocking(move || {
                 let outcome = self.round();

@@ -68,8 +68,8 @@ pub(crate) struct Acts {
     pub(crate) move_in: bool,
 }
 
-/// Pages of a spill that may be without receipt at a time: several windows of the uplink, and little against a budget.
-const AHEAD_PAGES: u64 = 64;
+/// Pages of a spill that may be without receipt at a time: a window of the uplink. What a pull brings must wait for them.
+const AHEAD_PAGES: u64 = 16;
 /// A spill leaves this part of the outgoing budget to readings that are forwarded.
 const OUTGOING_SHARE: u64 = 2;
 
@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(pages(0, 0), AHEAD_PAGES);
         assert_eq!(pages(0, AHEAD_PAGES - 3), 3);
         assert_eq!(pages(500, AHEAD_PAGES), 0);
-        assert_eq!(pages(800, 5), 20);
+        assert_eq!(pages(960, 5), 4);
         assert_eq!(pages(991, 0), 1);
         assert_eq!(pages(1_000, 0), 0);
         assert_eq!(pages(2_000, 0), 0);
