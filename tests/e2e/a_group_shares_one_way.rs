@@ -82,6 +82,23 @@ async fn a8_a9_a10_terms_end_by_their_limit_and_all_take_turns_the_least_loaded_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a8_a_proxy_that_has_passed_on_its_frames_hands_over_and_nothing_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let town = GroupTown::start(folder.path(), &Settings { term: "{ frames = 60 }", ttl: "1500ms", period: "1s" }).await;
+    town.settled().await;
+    let load = Load::start(&town, 2, |_| 3, Duration::from_millis(30)).await;
+    let group = wait_until(PATIENCE, "two rounds", async || {
+        let group = town.group().await;
+        if group.round > 2 { Ok(group) } else { Err(summary(&group)) }
+    })
+    .await;
+    let ended: BTreeSet<_> = group.terms.iter().filter_map(|term| term.ended).map(cloud::groups::Reason::as_str).collect();
+    assert_eq!(ended, ["done"].into(), "{:?}", group.terms);
+    let readings = load.check(&town).await;
+    assert!(readings > 300, "{readings}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn c11_a_cloud_that_is_killed_gives_no_term_twice_and_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let mut town = GroupTown::start(folder.path(), &Settings { term: "{ time = \"2s\" }", ttl: "1s", period: "1s" }).await;

@@ -79,6 +79,44 @@ async fn fail_the_proxy(fault: Fault) {
     assert!(terms.len() > FAULTS && readings > 1_000, "{} terms, {readings} readings", terms.len());
 }
 
+/// Any relay, any failure, also two at a time, while terms end by themselves.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c11_whoever_fails_whenever_nothing_is_lost_doubled_or_out_of_order() {
+    const STEPS: usize = 25;
+    let folder = tempfile::tempdir().unwrap();
+    let seed = Seed::new();
+    let mut random = seed.rng();
+    let settings = Settings { term: "{ time = \"2s\", frames = 150 }", ..SETTINGS };
+    let mut town = GroupTown::start(folder.path(), &settings).await;
+    town.settled().await;
+    let load = Load::start(&town, 2, |_| 3, Duration::from_millis(30)).await;
+    let relays: Vec<RelayId> = town.members.keys().cloned().collect();
+    let faults = [Fault::Kill, Fault::Pause, Fault::Cut(Way::Both), Fault::Cut(Way::Up), Fault::Cut(Way::Down)];
+    let mut failed: Vec<(RelayId, Fault)> = Vec::new();
+    for _ in 0..STEPS {
+        wait_a_moment(&mut random, 700).await;
+        let pick = |random: &mut StdRng, of: usize| random.next_u32() as usize % of;
+        if failed.len() == 2 || (!failed.is_empty() && pick(&mut random, 2) == 0) {
+            let (relay, fault) = failed.swap_remove(pick(&mut random, failed.len()));
+            end(&mut town, fault, &relay).await;
+            continue;
+        }
+        let relay = relays[pick(&mut random, relays.len())].clone();
+        let fault = faults[pick(&mut random, faults.len())];
+        if failed.iter().all(|(other, _)| *other != relay) {
+            begin(&mut town, fault, &relay).await;
+            failed.push((relay, fault));
+        }
+    }
+    for (relay, fault) in failed {
+        end(&mut town, fault, &relay).await;
+    }
+    let readings = load.check(&town).await;
+    let terms = town.group().await.terms;
+    assert!(terms.windows(2).all(|pair| pair[0].term == pair[1].term + 1), "terms grow by one: {terms:?}");
+    assert!(terms.len() > 3 && readings > 300, "{} terms, {readings} readings", terms.len());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn c11_a_proxy_that_is_killed_ten_times_loses_and_doubles_nothing() {
     fail_the_proxy(Fault::Kill).await;
