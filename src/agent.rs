@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use chassis::{Exit, Units};
-use edge_agent::{Config, Parts};
+use chassis::{Exit, Policy, Stop, Units};
+use edge_agent::{Config, Parts, Setpoint};
+use tokio::sync::watch;
 
 use crate::host;
 
@@ -30,6 +31,28 @@ async fn serve(config: Config) -> anyhow::Result<Exit> {
         places.push(("admin", host::admin(&mut units, "agent", address, registry, None).await?));
     }
     agent.units(&mut units);
+    if let Some(setpoint) = agent.setpoint() {
+        units.add("setpoints", Policy::Fatal, move |stop| say_setpoints(setpoint.clone(), stop));
+    }
     host::announce("agent", &places);
     host::live(units).await
+}
+
+/// A user terminal says on stdout what may be taken, one JSON object a line, for whatever drives the load; `null` without an event.
+async fn say_setpoints(mut setpoint: watch::Receiver<Option<Setpoint>>, stop: Stop) -> Result<(), watch::error::RecvError> {
+    loop {
+        tokio::select! {
+            () = stop.stopped() => return Ok(()),
+            changed = setpoint.changed() => changed?,
+        }
+        let shown = setpoint.borrow_and_update().clone();
+        let (max_kw, event) = (shown.as_ref().map(|shown| shown.max_kw), shown.as_ref().map(|shown| shown.event.clone()));
+        let until = shown.map(|shown| cloud::moment::format(shown.until));
+        let line = serde_json::json!({"type": "setpoint", "max_kw": max_kw, "event": event, "until": until});
+        // Nobody has to listen: readings are not held up by it.
+        if !matches!(host::print(&format!("{line}\n")), Ok(true)) {
+            eprintln!("forebay: stdout is closed; set-points are not said any more");
+            return Ok(());
+        }
+    }
 }

@@ -9,6 +9,7 @@ mod audit;
 mod broker;
 mod check;
 mod cloud;
+mod demand;
 mod demo;
 mod examine;
 mod flush;
@@ -69,6 +70,8 @@ enum Command {
     Groups(groups::Args),
     /// Show which relay an agent sends to, and why; or, from the cloud, which relay each of them does.
     Targets(targets::Args),
+    /// Show what was asked of the areas, promised and measured.
+    Demand(demand::Args),
     /// Ask the cloud to have a relay hand over everything that it keeps.
     Flush(flush::Args),
     /// Write the proof of one record to a file.
@@ -108,6 +111,7 @@ fn main() -> Exit {
         Command::Where(args) => place::run(args),
         Command::Gaps(args) => gaps::run(args),
         Command::Groups(args) => groups::run(args),
+        Command::Demand(args) => demand::run(args),
         Command::Flush(args) => flush::run(args),
         Command::Proof(args) => proof::run(args),
         Command::Verify(args) => verify::run(args),

@@ -6,16 +6,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anchor::{Anchoring, Party};
-use chassis::{Clock, ConfigFault, Policy, Registry, Stop, SystemClock, Units};
+use chassis::{Clock, ConfigFault, Policy as Restarts, Registry, Stop, SystemClock, Units};
+use link::LinkConfig;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use store::{Fault, Lock, LockError};
 use tokio::sync::watch;
-use wire::SensorId;
+use wire::{SensorId, Series};
 
 use crate::anchoring::Chunks;
 use crate::chunker::Chunker;
 use crate::config::{Config, InputConfig};
+use crate::demand::gauge::Gauge;
+use crate::demand::policy::Policy;
+use crate::demand::{Responder, Setpoint};
 use crate::inputs::lines::Lines;
 use crate::inputs::{self, InputError};
 use crate::metrics::Metrics;
@@ -27,7 +31,7 @@ use crate::sender::Sender;
 use crate::terminal::{LEDGER_FILE, OUTBOX_FILE};
 
 /// A unit that may fail a few times before the agent gives up.
-const AGAIN: Policy = Policy::Restart { times: 10, within: Duration::from_secs(60) };
+const AGAIN: Restarts = Restarts::Restart { times: 10, within: Duration::from_secs(60) };
 
 /// What an agent is given from outside.
 pub struct Parts {
@@ -62,6 +66,14 @@ pub enum StartError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The password of a user terminal can't be read.
+    #[error("demand.password_file: can't read {}: {source}", path.display())]
+    Password {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// Another process works in the data folder.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -91,6 +103,7 @@ struct Inner {
     anchoring: Option<Anchoring>,
     desk: inputs::Desk,
     lines: Option<Lines>,
+    responder: Option<Responder>,
     /// Inputs that have not come to their end.
     inputs_open: watch::Sender<usize>,
     quarantined: Option<PathBuf>,
@@ -122,6 +135,7 @@ fn open(config: Config, mut parts: Parts) -> Result<Agent, StartError> {
     let lock = Lock::take(&config.data.join("lock"))?;
     let (outbox, quarantined) = open_outbox(&config, &mut parts)?;
     let metrics = Metrics::new(&parts.registry);
+    let (outbox, responder) = open_responder(&config, outbox, &metrics, &mut parts)?;
     let anchoring = open_anchoring(&config, &outbox, &parts)?;
     let reads_lines = config.inputs.iter().any(|input| matches!(input, InputConfig::Lines(_)));
     let lines = match reads_lines {
@@ -137,7 +151,7 @@ fn open(config: Config, mut parts: Parts) -> Result<Agent, StartError> {
     }
     let inputs_open = watch::Sender::new(config.inputs.len());
     let seeds = Mutex::new(parts.rng);
-    let inner = Inner { config, outbox, anchoring, desk, lines, inputs_open, quarantined, seeds, _lock: lock };
+    let inner = Inner { config, outbox, anchoring, desk, lines, responder, inputs_open, quarantined, seeds, _lock: lock };
     Ok(Agent { inner: Arc::new(inner) })
 }
 
@@ -169,12 +183,53 @@ fn open_anchoring(config: &Config, outbox: &Outbox, parts: &Parts) -> Result<Opt
     Ok(Some(anchor::Worker::start(told, source, parts.clock.clone(), &parts.registry)?))
 }
 
+/// Of a user terminal: what it responds with. Its outbox shows what is taken to the gauge.
+fn open_responder(
+    config: &Config,
+    outbox: Outbox,
+    metrics: &Metrics,
+    parts: &mut Parts,
+) -> Result<(Outbox, Option<Responder>), StartError> {
+    let Some(demand) = &config.demand else { return Ok((outbox, None)) };
+    let client = format!("user-{}-{}", config.sensor.area(), config.sensor.sensor());
+    let mut link = LinkConfig::new(&demand.cloud.host, demand.cloud.port, client);
+    if let Some(user) = &demand.user {
+        let password = match &demand.password_file {
+            None => String::new(),
+            Some(path) => std::fs::read_to_string(path)
+                .map_err(|source| StartError::Password { path: path.clone(), source })?
+                .trim()
+                .to_owned(),
+        };
+        link = link.with_credentials(user, &password);
+    }
+    link.keep_alive = config.send.keep_alive.duration();
+    let series = Series::new(&config.sensor, &demand.stream)
+        .map_err(|fault| ConfigFault::key("demand.stream", format!("is not the name of a stream: {fault}")))?;
+    let gauge = Arc::new(Gauge::new(series, demand.unit.kilowatts()));
+    let outbox = outbox.with_gauge(gauge.clone());
+    let responder = Responder {
+        outbox: outbox.clone(),
+        sensor: config.sensor.clone(),
+        link,
+        programs: demand.programs.clone(),
+        policy: Policy { curtailable_kw: demand.curtailable_kw, minimum_kw: demand.minimum_kw },
+        gauge,
+        baseline: i64::try_from(demand.baseline.duration().as_nanos()).unwrap_or(i64::MAX),
+        setpoint: Arc::new(watch::Sender::new(None)),
+        metrics: metrics.clone(),
+        clock: parts.clock.clone(),
+        seed: parts.rng.random(),
+    };
+    Ok((outbox, Some(responder)))
+}
+
 impl Agent {
     /// Adds what the agent lives by. What takes readings comes last, so that it stops first.
     pub fn units(&self, units: &mut Units) {
         let sensor = &self.inner.config.sensor;
         let outbox = self.inner.outbox.clone();
-        units.add(format!("{sensor} outbox"), Policy::Fatal, move |stop| guard(outbox.clone(), stop));
+        units.add(format!("{sensor} outbox"), Restarts::Fatal, move |stop| guard(outbox.clone(), stop));
         if let Some(anchoring) = self.inner.anchoring.clone() {
             units.add(format!("{sensor} anchor"), AGAIN, move |stop| {
                 let anchoring = anchoring.clone();
@@ -188,6 +243,9 @@ impl Agent {
         if self.inner.config.report.enabled {
             let reporter = self.reporter();
             units.add(format!("{sensor} reporter"), AGAIN, move |stop| reporter.clone().run(stop));
+        }
+        if let Some(responder) = self.inner.responder.clone() {
+            units.add(format!("{sensor} responder"), AGAIN, move |stop| responder.clone().run(stop));
         }
         for index in 0..self.inner.config.inputs.len() {
             let name = format!("{sensor} input {}", self.inner.config.inputs[index].name());
@@ -214,6 +272,11 @@ impl Agent {
     /// The outbox, to take readings that come from nowhere else.
     pub fn outbox(&self) -> &Outbox {
         &self.inner.outbox
+    }
+
+    /// Of a user terminal: what may be taken now, while an event runs. Whoever drives the load follows it.
+    pub fn setpoint(&self) -> Option<watch::Receiver<Option<Setpoint>>> {
+        self.inner.responder.as_ref().map(|responder| responder.setpoint.subscribe())
     }
 
     /// The anchoring, if it is configured.

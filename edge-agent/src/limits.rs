@@ -30,6 +30,8 @@ pub const LINE_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + KIB;
 pub const PROBES_MAX: u32 = 100;
 /// How long a relay that refused our records is left alone while another one takes them: what an operator needs for a change.
 pub const REFUSED_REST: Duration = Duration::from_secs(60);
+/// Responses to demand-response events that are remembered, so that an event which is said again is known.
+pub const RESPONSES_KEPT: usize = 1000;
 /// Tombstones that one look tells of; the next look goes on.
 pub const TOMBSTONES_PER_REPORT_MAX: usize = 64;
 /// A relay that was left is looked for this many times more rarely, at most, than the first time.

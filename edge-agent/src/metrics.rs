@@ -73,6 +73,8 @@ pub struct Metrics {
     probes: Family<ProbeLabels, Counter>,
     probe_seconds: Histogram,
     moves: Family<MoveLabels, Counter>,
+    promises: Counter,
+    results: Counter,
 }
 
 impl Metrics {
@@ -93,6 +95,8 @@ impl Metrics {
                 .counter("agent_chunk_passes_failed", "Passes that make chunks which failed and are tried again"),
             probes: registry.register("agent_relays_probed", "Relays probed in a round by what they said", Family::default()),
             probe_seconds: registry.histogram("agent_probe_seconds", "Median round-trip time of a relay in a round", bounds),
+            promises: registry.counter("agent_demand_promises", "Demand-response events that were answered"),
+            results: registry.counter("agent_demand_results", "Demand-response events whose result was reported"),
             moves: registry.register("agent_target_moves", "Changes of the target by their reason", Family::default()),
         }
     }
@@ -128,6 +132,14 @@ impl Metrics {
 
     pub(crate) fn moved(&self, why: Why) {
         self.moves.get_or_create(&MoveLabels { why }).inc();
+    }
+
+    pub(crate) fn promised(&self) {
+        self.promises.inc();
+    }
+
+    pub(crate) fn reported(&self) {
+        self.results.inc();
     }
 
     pub(crate) fn chunk_pass_failed(&self) {

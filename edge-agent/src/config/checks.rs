@@ -3,7 +3,7 @@
 use chassis::ConfigFault;
 use wire::{Series, filter, system};
 
-use super::{Config, CsvConfig, InputConfig};
+use super::{Config, CsvConfig, InputConfig, Kind};
 use crate::limits;
 
 impl Config {
@@ -29,6 +29,12 @@ impl Config {
             if !filter::valid_filter(&rule.filter) {
                 return fault(&format!("stream[{index}].match"), "is not a filter; write levels with + and #, like \"power/#\"");
             }
+        }
+        match (self.kind, &self.demand) {
+            (Kind::User, None) => return fault("demand", "is missing; a user terminal needs it, or write kind = \"meter\""),
+            (Kind::Meter, Some(_)) => return fault("kind", "is not \"user\", but only user terminals have a [demand] section"),
+            (Kind::User, Some(demand)) => demand.check(&self.sensor)?,
+            (Kind::Meter, None) => {}
         }
         self.check_inputs()
     }

@@ -1,6 +1,7 @@
 //! What an agent is told. `config/agent.toml` is the manual: every key with its default and its reason.
 
 mod checks;
+mod demand;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,12 +12,17 @@ use chassis::{Size, Span};
 use serde::Deserialize;
 use wire::{Operation, RelayId, SensorId};
 
+pub use demand::{DemandConfig, Kind, Unit};
+
 /// Everything an agent is told.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The sensor beside it.
     pub sensor: SensorId,
+    /// What it is beside.
+    #[serde(default)]
+    pub kind: Kind,
     /// Its data folder: outbox and anchor ledger.
     pub data: PathBuf,
     /// The relays it may send to.
@@ -45,6 +51,9 @@ pub struct Config {
     /// Anchoring with an own key; without it nothing is anchored.
     #[serde(default)]
     pub anchor: Option<AnchorConfig>,
+    /// How a user terminal takes part in demand response.
+    #[serde(default)]
+    pub demand: Option<DemandConfig>,
     /// The admin port.
     #[serde(default)]
     pub admin: AdminConfig,
@@ -363,6 +372,7 @@ impl Config {
     pub fn new(sensor: SensorId, data: PathBuf, relay: RelayConfig) -> Self {
         Self {
             sensor,
+            kind: Kind::default(),
             data,
             relays: vec![relay],
             send: SendConfig::default(),
@@ -373,6 +383,7 @@ impl Config {
             streams: Vec::new(),
             inputs: Vec::new(),
             anchor: None,
+            demand: None,
             admin: AdminConfig::default(),
         }
     }

@@ -25,12 +25,17 @@ fn the_shipped_file_holds_and_its_comments_are_the_defaults() {
     let shipped = load(Path::new(SHIPPED), &[]).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("agent.toml");
-    std::fs::write(&path, all_keys()).unwrap();
+    // Only a user terminal has a [demand] section.
+    let text = all_keys().replace("kind = \"meter\"", "kind = \"user\"");
+    std::fs::write(&path, text).unwrap();
     let all = load(&path, &[]).unwrap();
     let parts = |config: &Config| {
         format!("{:?} {:?} {:?} {:?} {:?}", config.send, config.probe, config.report, config.outbox, config.chunk)
     };
     assert_eq!(parts(&all), parts(&shipped));
+    let demand = all.demand.unwrap();
+    let defaults = DemandConfig::new(demand.cloud.clone(), demand.programs.clone(), demand.curtailable_kw);
+    assert_eq!((demand.stream, demand.unit, demand.baseline), (defaults.stream, defaults.unit, defaults.baseline));
     let anchor = all.anchor.unwrap();
     assert_eq!((anchor.batch, anchor.confirmation), (anchor::Batching::default(), anchor::Confirmation::default()));
     assert_eq!((all.inputs.len(), all.admin.listen.is_some(), shipped.anchor.is_none()), (3, true, true));
@@ -45,6 +50,7 @@ fn faults_name_the_key_and_the_fix() {
         ("address = \"127.0.0.1:1883\"", "address = \"127.0.0.1\"", "address"),
         ("filter = \"sensors/#\"", "filter = \"sensors/+/#\"", "input[2].filter"),
         ("\"power/active\" }", "\"forebay/targets\" }", "input[0].columns"),
+        ("# kind = \"meter\"", "kind = \"user\"", "demand"),
         ("name = \"stdin\"", "name = \"replay\"", "input[1].name"),
         ("\"power/active\" }", "\"power active\" }", "input[0].columns"),
         ("duration = \"30s\"", "duration = \"30s\"\nspeed = 2.0", "input[0].speed"),

@@ -13,6 +13,7 @@ use wire::{At, SensorId, Series};
 use super::budget::{Budget, Claim};
 use super::grouping::{self, ChunkLimits};
 use super::reporting;
+use super::responses::{self, Noted};
 use super::schema::Origin;
 use super::sending::{self, Row, Verdict};
 use super::taking::Taking;
@@ -39,6 +40,8 @@ pub(crate) enum Job {
     Register(Entry),
     /// Tell the cloud of new tombstones, and of the target if `target`.
     Report { sensor: SensorId, target: bool, now: At },
+    /// Take a record about a demand-response event, unless what it says is known.
+    Respond { reading: Reading, noted: Noted, claim: Claim },
 }
 
 /// The answers.
@@ -50,6 +53,8 @@ pub(crate) enum Done {
     Rows(Vec<Row>),
     /// Whether the pass reached its limit, so that another one should follow at once.
     More(bool),
+    /// It was known; nothing was taken.
+    Known,
 }
 
 /// A series as the writer knows it.
@@ -207,6 +212,15 @@ impl Work for Desk {
                     }
                     Done::Written
                 }
+                Job::Respond { reading, noted, claim } => match responses::note(tx, &noted)? {
+                    // The claim is dropped, and gives its bytes back.
+                    false => Done::Known,
+                    true => {
+                        self.pending.claims.push(claim);
+                        taking.push(self, tx, &reading)?;
+                        Done::Written
+                    }
+                },
                 Job::Report { sensor, target, now } => {
                     reporting::tombstones(self, tx, &mut taking, &sensor, now)?;
                     Done::More(target && !reporting::target(self, tx, &mut taking, &sensor, now)?)
@@ -243,6 +257,7 @@ impl Work for Desk {
     fn weigh(job: &Job) -> usize {
         match job {
             Job::Take { readings, .. } => readings.iter().map(|reading| reading.cost() as usize).sum(),
+            Job::Respond { reading, .. } => reading.cost() as usize,
             Job::Resolve { rows, .. } => 64 + 8 * rows.len(),
             Job::Drop { counts, .. } => 64 * counts.len(),
             Job::Register(entry) => 128 + 64 * entry.probes.len(),

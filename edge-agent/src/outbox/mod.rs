@@ -10,6 +10,7 @@ pub(crate) mod evidence;
 mod grouping;
 pub(crate) mod reading_back;
 mod reporting;
+mod responses;
 mod schema;
 mod sending;
 mod taking;
@@ -27,14 +28,17 @@ use wire::{At, RelayId, SensorId, Series};
 
 pub(crate) use desk::{Done, Job};
 pub(crate) use grouping::ChunkLimits;
+pub(crate) use responses::Noted;
 pub(crate) use schema::{Fresh, count, options, read_origin};
 pub use schema::{Origin, OutboxError};
 pub(crate) use sending::{Row, Verdict};
 
-use self::budget::Budget;
+use self::budget::{Budget, Claim};
 use self::desk::Desk;
 use self::reading_back::{Chunk, ReadFault};
 use self::targets::Entry;
+use crate::demand::gauge::Gauge;
+use crate::demand::policy::Response;
 use crate::limits;
 use crate::progress::Progress;
 use crate::reading::{Position, Reading};
@@ -60,6 +64,8 @@ pub struct Outbox {
     readers: Arc<Readers>,
     origin: Origin,
     last_target: Arc<Mutex<Option<RelayId>>>,
+    /// Remembers what a user terminal takes.
+    gauge: Option<Arc<Gauge>>,
 }
 
 impl std::fmt::Debug for Outbox {
@@ -89,7 +95,7 @@ impl Outbox {
         };
         let writer = Writer::spawn("outbox", connection, desk, limits).map_err(OutboxError::Thread)?;
         let readers = Arc::new(Readers::new(path.to_owned(), options(), 1));
-        Ok(Self { writer, budget, progress, readers, origin, last_target })
+        Ok(Self { writer, budget, progress, readers, origin, last_target, gauge: None })
     }
 
     /// Takes readings, in order, with one commit; waits while there is no room. When it returns, they are on disk.
@@ -98,8 +104,7 @@ impl Outbox {
     /// [`TakeError::Commit`]: nothing of the batch was taken, and its numbers go to whoever comes next.
     pub async fn take(&self, readings: Vec<Reading>, position: Option<Position>) -> Result<(), TakeError> {
         let claim = self.budget.claim(readings.iter().map(Reading::cost).sum()).await;
-        self.ask(Job::Take { readings, position, claim: Some(claim) }).await?;
-        Ok(())
+        self.commit(readings, position, claim).await
     }
 
     /// [`Outbox::take`] for those who can't wait for room.
@@ -109,8 +114,33 @@ impl Outbox {
     pub async fn try_take(&self, readings: Vec<Reading>) -> Result<(), TakeError> {
         let cost = readings.iter().map(Reading::cost).sum();
         let claim = self.budget.try_claim(cost).ok_or(TakeError::Full)?;
-        self.ask(Job::Take { readings, position: None, claim: Some(claim) }).await?;
+        self.commit(readings, None, claim).await
+    }
+
+    async fn commit(&self, readings: Vec<Reading>, position: Option<Position>, claim: Claim) -> Result<(), TakeError> {
+        let picked = self.gauge.as_ref().map(|gauge| gauge.pick(&readings));
+        self.ask(Job::Take { readings, position, claim: Some(claim) }).await?;
+        if let (Some(gauge), Some(picked)) = (&self.gauge, picked) {
+            gauge.remember(picked);
+        }
         Ok(())
+    }
+
+    /// From now on, this handle and its clones show what they take to `gauge`.
+    pub(crate) fn with_gauge(mut self, gauge: Arc<Gauge>) -> Self {
+        self.gauge = Some(gauge);
+        self
+    }
+
+    /// Takes a record about a demand-response event and remembers what it says; false when that was remembered before, and nothing is taken.
+    pub(crate) async fn respond(&self, reading: Reading, noted: Noted) -> Result<bool, TakeError> {
+        let claim = self.budget.claim(reading.cost()).await;
+        Ok(matches!(self.ask(Job::Respond { reading, noted, claim }).await?, Done::Written))
+    }
+
+    /// Responses whose result is still to come.
+    pub(crate) fn open_responses(&self) -> Result<Vec<Response>, ReadFault> {
+        self.readers.read(responses::open)
     }
 
     /// Gives numbers and tombstones to readings that can't be taken, so that the gap has a name.
@@ -170,7 +200,7 @@ impl Outbox {
     pub(crate) async fn dispatch(&self, after: i64, records_max: u64, bytes_max: usize) -> Result<Vec<Row>, Fault> {
         match self.ask(Job::Dispatch { after, records_max, bytes_max }).await? {
             Done::Rows(rows) => Ok(rows),
-            Done::Written | Done::More(_) => Ok(Vec::new()),
+            Done::Written | Done::More(_) | Done::Known => Ok(Vec::new()),
         }
     }
 

@@ -13,6 +13,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step { name: "outbox", sql: include_str!("../sql/001_outbox.sql") },
     Step { name: "targets", sql: include_str!("../sql/002_targets.sql") },
     Step { name: "reports", sql: include_str!("../sql/003_reports.sql") },
+    Step { name: "responses", sql: include_str!("../sql/004_responses.sql") },
 ];
 
 /// Who gives the sequence numbers: this database.
