@@ -101,8 +101,20 @@ struct Offered {
     pass: Pass,
 }
 
+/// A refusal, and what it counts as: what the fence refuses sounds like a store that fails, so that it is sent again, and is none.
+struct No(Refusal, Reason);
+
+impl From<Refusal> for No {
+    fn from(refusal: Refusal) -> Self {
+        Self(refusal, reason(refusal))
+    }
+}
+
+/// What comes by a way that is not its relay's.
+const FENCED: No = No(Refusal::Unavailable, Reason::Fence);
+
 impl Session {
-    fn frame(&mut self, relay: SegmentName<'_>, payload: &[u8]) -> Result<(), Refusal> {
+    fn frame(&mut self, relay: SegmentName<'_>, payload: &[u8]) -> Result<(), No> {
         let frame = check_frame(relay, payload).map_err(|fault| {
             tracing::debug!(client = self.client.id, error = %fault, "a frame was refused");
             Refusal::PayloadFormatInvalid
@@ -112,7 +124,7 @@ impl Session {
         let Some(pass) = self.shared.fence.admit(&name, frame.term, self.client.user.as_deref(), Instant::now()) else {
             tracing::debug!(client = self.client.id, relay = %name, term = frame.term, "a frame was fenced");
             self.shared.metrics.frames_fenced.inc();
-            return Err(Refusal::Unavailable);
+            return Err(FENCED);
         };
         let from = FrameRef { relay: name, relay_epoch: frame.relay_epoch, number: frame.number };
         let shared = &self.shared;
@@ -127,31 +139,30 @@ impl Session {
                 if let Some(runs) = &late {
                     shared.late.forget(runs);
                 }
-                Err(refusal(&from, &error))
+                Err(refusal(&from, &error).into())
             }
         }
     }
-}
 
-impl Session {
     /// Lets a heartbeat in. Its answer comes on `down/{relay}/lease`, and waits for no commit.
-    fn heartbeat(&self, relay: SegmentName<'_>, payload: &[u8]) -> Result<(), Refusal> {
+    fn heartbeat(&self, relay: SegmentName<'_>, payload: &[u8]) -> Result<(), No> {
         let read = || Some((relay.as_str().parse::<RelayId>().ok()?, Heartbeat::parse(payload).ok()?));
         let (relay, beat) = read().ok_or(Refusal::PayloadFormatInvalid)?;
         let heard = match self.shared.fence.speaker(&relay, self.client.user.as_deref()) {
             Some(speaker) => Heard { relay, direct: speaker == Speaker::Itself, beat },
-            None => return self.unheard(),
+            None => return Err(self.unheard(FENCED)),
         };
-        self.shared.heard.try_send(heard).or_else(|_| self.unheard())
+        // Too many wait; another one comes soon.
+        self.shared.heard.try_send(heard).map_err(|_| self.unheard(No(Refusal::Unavailable, Reason::Quota)))
     }
 
-    fn unheard(&self) -> Result<(), Refusal> {
+    fn unheard(&self, no: No) -> No {
         self.shared.metrics.heartbeat(Beat::Refused);
-        Err(Refusal::Unavailable)
+        no
     }
 
     /// What a relay says of its chunks; acknowledged after the commit of the index.
-    fn index(&mut self, relay: SegmentName<'_>, payload: &[u8]) -> Result<(), Refusal> {
+    fn index(&mut self, relay: SegmentName<'_>, payload: &[u8]) -> Result<(), No> {
         let relay = self.speaker(relay)?;
         self.noted.push(self.shared.index.note(&relay, payload)?);
         self.shared.pulls.heard(&relay);
@@ -159,16 +170,16 @@ impl Session {
     }
 
     /// How an order went. It waits for no commit: what it tells is kept nowhere.
-    fn reply(&self, relay: SegmentName<'_>, payload: &[u8]) -> Result<(), Refusal> {
-        self.shared.pulls.replied(&self.speaker(relay)?, payload)
+    fn reply(&self, relay: SegmentName<'_>, payload: &[u8]) -> Result<(), No> {
+        Ok(self.shared.pulls.replied(&self.speaker(relay)?, payload)?)
     }
 
     /// The relay that speaks on a topic, if this connection is its own or its proxy's. Who speaks for a relay without a group the grants
     /// alone decide.
-    fn speaker(&self, relay: SegmentName<'_>) -> Result<RelayId, Refusal> {
+    fn speaker(&self, relay: SegmentName<'_>) -> Result<RelayId, No> {
         let relay = relay.as_str().parse().map_err(|_| Refusal::TopicNameInvalid)?;
         let (fence, user) = (&self.shared.fence, self.client.user.as_deref());
-        if fence.may_say(&relay, user) { Ok(relay) } else { Err(Refusal::Unavailable) }
+        if fence.may_say(&relay, user) { Ok(relay) } else { Err(FENCED) }
     }
 }
 
@@ -179,7 +190,7 @@ impl IntakeSession for Session {
             Ok(Topic::Up { relay, kind: Up::Stats }) => self.heartbeat(relay, offer.payload),
             Ok(Topic::Up { relay, kind: Up::Index }) => self.index(relay, offer.payload),
             Ok(Topic::Up { relay, kind: Up::Reply }) => self.reply(relay, offer.payload),
-            Ok(Topic::Query { .. }) => self.shared.desk.take(&self.client, &offer),
+            Ok(Topic::Query { .. }) => self.shared.desk.take(&self.client, &offer).map_err(No::from),
             // Sensors talk to relays, and on data, down and demand only the cloud itself speaks.
             Ok(
                 Topic::Reading { .. }
@@ -188,15 +199,15 @@ impl IntakeSession for Session {
                 | Topic::Data { .. }
                 | Topic::Down { .. }
                 | Topic::Demand { .. },
-            ) => Err(Refusal::NotAuthorized),
+            ) => Err(Refusal::NotAuthorized.into()),
             Ok(Topic::Anchor { .. }) | Err(TopicFault::Foreign | TopicFault::Form { .. } | TopicFault::Name { .. }) => {
-                Err(Refusal::TopicNameInvalid)
+                Err(Refusal::TopicNameInvalid.into())
             }
         };
-        if let Err(refusal) = taken {
-            self.shared.metrics.refused(reason(refusal));
-        }
-        taken
+        taken.map_err(|No(refusal, reason)| {
+            self.shared.metrics.refused(reason);
+            refusal
+        })
     }
 
     fn commit(&mut self) -> Option<Commit> {

@@ -19,6 +19,8 @@ pub(crate) enum Reason {
     Quota,
     /// The archive failed.
     Archive,
+    /// It came with a stale term, or by a way that is not its relay's.
+    Fence,
 }
 
 /// Over which face a question came.

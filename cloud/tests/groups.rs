@@ -214,6 +214,8 @@ async fn c11_frames_of_a_stale_term_or_by_a_strange_way_are_refused_and_kept_out
         assert_eq!(client.refused(up, frame(3, term)).await, UNAVAILABLE, "{} {term}", client.name);
     }
     assert_eq!(town.counter("cloud_frames_fenced_total"), 5);
+    assert_eq!(town.counter("cloud_publishes_refused_total{reason=\"Fence\"}"), 5, "no sign of a disk that fails");
+    assert!(!town.registry.encode().contains("reason=\"Archive\""));
     assert_eq!(town.walk("ana", SERIES, 100).await.len(), 2, "what is refused is not kept");
     // The proxy is done: its term is stale from the moment when there is another.
     second.subscribe("down/relay-2/lease").await;
