@@ -25,7 +25,9 @@ impl Cloud {
     pub(crate) fn request(&self, method: Method, path: &str) -> anyhow::Result<RequestBuilder> {
         let client = reqwest::Client::builder().timeout(TIMEOUT).build().context("the HTTP client does not start")?;
         let mut request = client.request(method, format!("{}{path}", self.cloud.trim_end_matches('/')));
-        if let Some((user, password)) = self.login.credentials()? {
+        if let Some(token) = self.login.token()? {
+            request = request.bearer_auth(token);
+        } else if let Some((user, password)) = self.login.credentials()? {
             request = request.basic_auth(user, Some(password));
         }
         Ok(request)

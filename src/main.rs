@@ -3,6 +3,7 @@
 //! Results go to stdout, logs to stderr. Exit codes: 0 done, or the answer is yes; 1 the answer is no; 2 it could not be done
 //! (also a wrong command line); 78 the configuration does not hold.
 
+mod access;
 mod agent;
 mod anchor;
 mod audit;
@@ -66,6 +67,8 @@ enum Command {
     Where(place::Args),
     /// Show which records are missing at the cloud. Exit code 1 if there are any.
     Gaps(gaps::Args),
+    /// Ask for access to data, decide about requests, read the audit trail.
+    Access(access::Args),
     /// Show each group's proxy, its members' scores and the last terms. Exit code 1 if a group has no proxy.
     Groups(groups::Args),
     /// Show which relay an agent sends to, and why; or, from the cloud, which relay each of them does.
@@ -109,6 +112,7 @@ fn main() -> Exit {
         Command::Tail(args) => tail::run(args),
         Command::Targets(args) => targets::run(args),
         Command::Where(args) => place::run(args),
+        Command::Access(args) => access::run(args),
         Command::Gaps(args) => gaps::run(args),
         Command::Groups(args) => groups::run(args),
         Command::Demand(args) => demand::run(args),

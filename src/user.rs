@@ -1,7 +1,7 @@
 //! `forebay user`, and how the tools log in.
 
 use std::io::BufRead;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use chassis::Exit;
@@ -14,6 +14,9 @@ pub(crate) struct Login {
     pub user: Option<String>,
     #[command(flatten)]
     pub password: PasswordSource,
+    /// File whose first line is a token of the issuer that the cloud trusts, instead of user and password.
+    #[arg(long, value_name = "FILE", env = "FOREBAY_TOKEN_FILE", conflicts_with_all = ["user", "password_source"])]
+    pub token_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, clap::Args)]
@@ -28,20 +31,27 @@ pub(crate) struct PasswordSource {
 }
 
 impl Login {
-    /// The credentials, with the password read from where it is.
+    /// The token, read from where it is. For HTTP only.
+    pub(crate) fn token(&self) -> anyhow::Result<Option<String>> {
+        self.token_file.as_deref().map(|path| first_line("--token-file", path)).transpose()
+    }
+
+    /// User and password, with the password read from where it is.
     pub(crate) fn credentials(&self) -> anyhow::Result<Option<(String, String)>> {
+        ensure!(self.token_file.is_none(), "over MQTT a token is the password: --user SUBJECT --password-file FILE");
         let Some(user) = &self.user else { return Ok(None) };
         let password = match (&self.password.password_file, &self.password.password) {
-            (Some(path), _) => {
-                let text =
-                    std::fs::read_to_string(path).with_context(|| format!("--password-file {} can't be read", path.display()))?;
-                text.lines().next().unwrap_or_default().to_owned()
-            }
+            (Some(path), _) => first_line("--password-file", path)?,
             (None, Some(password)) => password.clone(),
             (None, None) => anyhow::bail!("--user {user} needs --password-file or FOREBAY_PASSWORD"),
         };
         Ok(Some((user.clone(), password)))
     }
+}
+
+fn first_line(option: &str, path: &Path) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("{option} {} can't be read", path.display()))?;
+    Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 
 #[derive(Debug, clap::Args)]

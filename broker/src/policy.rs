@@ -329,7 +329,9 @@ impl Policy {
     pub fn covers(&self, subject: &Subject<'_>, action: Action, filter: &str, now: At) -> bool {
         match &self.0.rules {
             Rules::Anonymous => true,
-            Rules::Files { loaded, .. } => loaded.load().grants.covers(subject, action, filter, now),
+            Rules::Files { loaded, .. } => {
+                self.0.guests.vouches(subject.user, now) && loaded.load().grants.covers(subject, action, filter, now)
+            }
         }
     }
 

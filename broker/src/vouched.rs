@@ -155,6 +155,8 @@ mod tests {
         };
         policy.put_approved(vec![grant]).unwrap();
         assert!(may(8) && !may(9), "a token that has ended is worth nothing");
+        let covers = |now| policy.covers(&guest, Action::Query, "data/cityA/#", now);
+        assert!(covers(8) && !covers(9));
     }
 
     #[tokio::test]
