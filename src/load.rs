@@ -5,6 +5,8 @@ use chassis::Exit;
 use crate::host;
 
 #[derive(Debug, clap::Args)]
+// The one below brings the group of this name.
+#[group(skip)]
 pub(crate) struct Args {
     #[command(flatten)]
     load: ::load::Args,

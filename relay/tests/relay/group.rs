@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use broker::Refusal;
+use chassis::Size;
 use testkit::Way;
+use wire::Operation::Forward;
 use wire::group::TermLimits;
 
 use crate::region::{Cloud, Member, members};
-use crate::town::{DEADLINE, eventually};
+use crate::town::{DEADLINE, eventually, frame, run};
 
 /// Frames flow again after so long, whatever happened to the proxy.
 const GAP_MAX: Duration = Duration::from_secs(3);
@@ -263,6 +265,18 @@ async fn a7_who_is_not_the_proxy_passes_nothing_on_and_nobody_speaks_for_another
     let refused = |reason: &str| members[0].town.metric(&format!("relay_proxy_refused_total{{reason=\"{reason}\"}}"));
     assert_eq!((refused("NotProxy"), refused("Over"), refused("Member")), (1, 1, 1));
     stop(members).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_takes_no_larger_frames_of_agents_than_it_is_told_to() {
+    let cloud = Cloud::start().await;
+    let member = Member::start("r1", &cloud, |config| config.broker.packet_bytes_max = Size(32 << 10)).await;
+    let payload = "x".repeat(20 << 10);
+    let small = frame(&[], &[&run("city/r1/power", Forward, 7, 1, &[&payload])]);
+    let large = frame(&[], &[&run("city/r1/power", Forward, 7, 2, &[&payload, &payload])]);
+    member.sensor.publish("op/forward/city/r1", small).await.unwrap();
+    assert_eq!(member.sensor.refused("op/forward/city/r1", large).await, 0x99);
+    member.town.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
