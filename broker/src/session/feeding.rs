@@ -56,9 +56,16 @@ impl Feeding {
         self.feeds.len()
     }
 
-    /// Takes from a feed of which nothing is waiting. Cancel safe.
+    /// Places of the feeds, the one whose turn it is first.
+    fn places(&self) -> impl Iterator<Item = usize> + use<> {
+        let (turn, count) = (self.turn, self.feeds.len());
+        (0..count).map(move |step| (turn + step) % count)
+    }
+
+    /// Takes from a feed of which nothing is waiting, in turns. Cancel safe.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Batch> {
-        for (place, fed) in self.feeds.iter_mut().enumerate().filter(|(_, fed)| fed.waiting.as_slice().is_empty()) {
+        for place in self.places() {
+            let Some(fed) = self.feeds.get_mut(place).filter(|fed| fed.waiting.as_slice().is_empty()) else { continue };
             if let Poll::Ready(messages) = fed.feed.poll_recv(cx) {
                 return Poll::Ready(Batch { place, messages });
             }
@@ -75,9 +82,7 @@ impl Feeding {
 
     /// The next feed that has something waiting, in turns.
     fn next(&mut self) -> Option<&mut Fed> {
-        let count = self.feeds.len();
-        let place =
-            (0..count).map(|step| (self.turn + step) % count).find(|place| !self.feeds[*place].waiting.as_slice().is_empty())?;
+        let place = self.places().find(|place| !self.feeds[*place].waiting.as_slice().is_empty())?;
         self.turn = place + 1;
         self.feeds.get_mut(place)
     }

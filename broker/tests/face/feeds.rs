@@ -11,6 +11,9 @@ use crate::peer::{Hello, PATIENCE, Peer, hello, packet, text};
 
 type Tap = mpsc::Sender<Result<Vec<Message>, FeedEnd>>;
 
+/// Batches that a feed of the client `patient` may have ready.
+const DEEP: usize = 50;
+
 /// Feeds whose other ends the test holds. The time is "0", nothing else.
 #[derive(Clone, Default)]
 struct Taps(Arc<Mutex<Vec<(String, Tap)>>>);
@@ -23,7 +26,7 @@ impl Feeds for Taps {
         if client.id == "greedy" {
             return Err(FeedRefusal::QuotaExceeded);
         }
-        let (tap, feed) = mpsc::channel(1);
+        let (tap, feed) = mpsc::channel(if client.id == "patient" { DEEP } else { 1 });
         self.0.lock().unwrap().push((filter.to_owned(), tap));
         Ok(feed)
     }
@@ -152,6 +155,27 @@ async fn c7_feeds_and_subscriptions_share_one_connection() {
     assert_eq!((unsuback.first, unsuback.body), (0xB0, vec![0, 9, 0, 0, 0x11]));
     assert!(taps.tap(0).is_closed() && !taps.tap(1).is_closed());
     assert_eq!((host.metric("broker_feeds"), host.metric("broker_subscriptions")), (1.0, 2.0));
+}
+
+#[tokio::test]
+async fn c7_a_feed_that_always_has_more_leaves_the_others_their_turns() {
+    let (host, taps) = fed_host(settings(), Policy::anonymous()).await;
+    let mut peer = Peer::join(host.address, hello(true, "patient")).await;
+    let topics = ["data/a", "data/b"];
+    for topic in topics {
+        assert_eq!(peer.subscribe(&format!("$from/0/{topic}"), 0).await, 0);
+    }
+    // On one thread: all of it is there before the broker looks.
+    for (index, topic) in topics.into_iter().enumerate() {
+        for _ in 0..DEEP {
+            taps.tap(index).try_send(Ok(numbered(topic, 0..20))).unwrap();
+        }
+    }
+    let mut seen = std::collections::HashMap::<String, u32>::new();
+    for _ in 0..200 {
+        *seen.entry(peer.recv().await.publish(true).0).or_default() += 1;
+    }
+    assert_eq!(seen.len(), 2, "{seen:?}");
 }
 
 #[tokio::test]

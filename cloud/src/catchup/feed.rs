@@ -34,6 +34,8 @@ const PAGES_MAX: usize = 64;
 const LIST_PIECE: usize = 256;
 /// Series that relays are asked for together.
 const BRING_PIECE: usize = 64;
+/// What it costs to await a series, about.
+const AWAITED_BYTES: usize = 192;
 /// How often grants are asked again; each record is asked about at most this long ago.
 const GRANTS_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -244,6 +246,7 @@ impl Feed {
         let elsewhere = |name: &Series| self.shared.archive.series_id(name).is_none() && self.may_see(&topic_of(name));
         names.extend(stated.into_iter().filter(elsewhere));
         self.awaited.extend(names.iter().cloned());
+        self.check_memory()?;
         self.bring(names);
         Ok(())
     }
@@ -289,7 +292,7 @@ impl Feed {
     }
 
     fn check_memory(&self) -> Result<(), FeedEnd> {
-        let bytes = self.plan.bytes() + self.known.capacity();
+        let bytes = self.plan.bytes() + self.known.capacity() + self.awaited.len() * AWAITED_BYTES;
         if bytes <= self.shared.memory_max {
             return Ok(());
         }
