@@ -19,8 +19,8 @@ use link::{Link, LinkConfig, SubscribeError};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use town::{Client, DEADLINE, Frame, Town, eventually, folder, guarded};
+use tokio::net::TcpListener;
+use town::{Client, DEADLINE, Frame, Town, connack, eventually, folder, guarded, in_seconds, seconds};
 
 const NOT_AUTHORIZED: u8 = 0x87;
 const ISSUER: &str = "https://id.city";
@@ -49,15 +49,6 @@ topics = ["notices"]
 
 const SENSORS: &str =
     "[sensors]\n\"cityA/home\" = [\"residential\"]\n\"cityA/shop\" = [\"commercial\"]\n\"cityB/home\" = [\"residential\"]\n";
-
-/// Seconds since 1970.
-fn seconds() -> i64 {
-    jiff::Timestamp::now().as_second()
-}
-
-fn in_seconds(more: i64) -> String {
-    jiff::Timestamp::from_second(seconds() + more).unwrap().to_string()
-}
 
 fn claims(subject: &str) -> Value {
     json!({"iss": ISSUER, "aud": "forebay", "sub": subject, "exp": seconds() + 600, "name": "Ana", "roles": ["researcher"]})
@@ -135,28 +126,6 @@ async fn connect(town: &Town, client: &str, user: &str, token: &str) -> Client {
     let mut connected = link.connected();
     tokio::time::timeout(DEADLINE, connected.wait_for(|connected| *connected)).await.expect("no connection").unwrap();
     Client { name: client.to_owned(), link, incoming }
-}
-
-/// The return code of a 3.1.1 CONNECT: 0 is yes, 4 bad user name or password.
-async fn connack(town: &Town, user: &str, password: &str) -> u8 {
-    let text = |text: &str| [&(text.len() as u16).to_be_bytes()[..], text.as_bytes()].concat();
-    let body = [text("MQTT"), vec![4, 0b1100_0010, 0, 60], text("probe"), text(user), text(password)].concat();
-    let mut packet = vec![0x10];
-    let mut left = body.len();
-    loop {
-        let more = left / 128 > 0;
-        packet.push((left % 128) as u8 | if more { 0x80 } else { 0 });
-        left /= 128;
-        if !more {
-            break;
-        }
-    }
-    packet.extend(body);
-    let mut stream = TcpStream::connect(town.mqtt).await.unwrap();
-    stream.write_all(&packet).await.unwrap();
-    let mut answer = [0; 4];
-    tokio::time::timeout(DEADLINE, stream.read_exact(&mut answer)).await.expect("no CONNACK").unwrap();
-    answer[3]
 }
 
 fn frame(number: u64) -> Frame {

@@ -188,3 +188,53 @@ impl Requests {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/cloud.toml");
+
+    #[test]
+    fn a11_the_commented_sections_about_access_hold_too() {
+        let text = std::fs::read_to_string(SHIPPED).unwrap();
+        let plain: String = text.lines().map(|line| format!("{}\n", commented(line).unwrap_or(line))).collect();
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("cloud.toml");
+        std::fs::write(&file, plain).unwrap();
+        let mut config: Config = chassis::load_config(&file, "FOREBAY_CLOUD", []).unwrap();
+        config.check().unwrap();
+        let tokens = config.authority.tokens.clone().unwrap();
+        assert_eq!((tokens.name.as_str(), config.requests.rules[0].name.as_str()), ("city", "research"));
+        assert_eq!(config.requests.rules[0].claims["roles"], "researcher");
+        assert_eq!(format!("{:?}", Config { anchor: None, ..config.clone() }.requests.rules[0].actions), "[Subscribe, Query]");
+        for (change, field) in [
+            ((|tokens| tokens.keys = "https://id.example.net/keys".into()) as fn(&mut Tokens), "keys"),
+            (|tokens| tokens.keys = "http://id.example.net/keys".into(), "keys"),
+            (|tokens| tokens.keys = "http://127.0.0.1.example.net/keys".into(), "keys"),
+            (|tokens| tokens.keys = "file:///etc/passwd".into(), "keys"),
+            (|tokens| tokens.audience.clear(), "audience"),
+            (|tokens| tokens.issuer.clear(), "issuer"),
+            (|tokens| tokens.name = "a:b".into(), "name"),
+            (|tokens| tokens.name = "directory".into(), "name"),
+            (|tokens| tokens.algorithms.clear(), "algorithms"),
+            (|tokens| tokens.leeway = Span::seconds(3_600), "leeway"),
+        ] {
+            let mut changed = tokens.clone();
+            change(&mut changed);
+            config.authority.tokens = Some(changed);
+            let fault = config.check().unwrap_err().to_string();
+            assert!(fault.starts_with(&format!("authority.tokens.{field}")), "{fault}");
+        }
+        config.authority.tokens = Some(Tokens { keys: "http://[::1]:8080/keys".into(), ..tokens });
+        config.check().unwrap();
+        config.requests.rules[0].areas = vec!["cityA/#".into()];
+        assert!(config.check().unwrap_err().to_string().contains("research"));
+    }
+
+    /// The key or the table of a line that is commented out; a comment in words has a blank behind its sign.
+    fn commented(line: &str) -> Option<&str> {
+        line.strip_prefix('#').filter(|rest| !rest.starts_with([' ', '#']) && !rest.is_empty())
+    }
+}

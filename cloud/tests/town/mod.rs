@@ -12,6 +12,8 @@ use std::time::Duration;
 use chassis::{Cause, Registry, Signals, SystemClock, Units, UnitsFault};
 use cloud::{Access, Cloud, Config, Page, Parts};
 use link::{Incoming, Link, LinkConfig, PublishError, Qos, Received};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use wire::{Announcement, Epoch, EpochSecret, Operation, Receipt, RunBuilder, UpFrame};
@@ -230,4 +232,35 @@ pub fn folder() -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().to_owned();
     (dir, path)
+}
+
+/// Seconds since 1970.
+pub fn seconds() -> i64 {
+    jiff::Timestamp::now().as_second()
+}
+
+pub fn in_seconds(more: i64) -> String {
+    jiff::Timestamp::from_second(seconds() + more).unwrap().to_string()
+}
+
+/// The return code of a 3.1.1 CONNECT: 0 is yes, 4 bad user name or password.
+pub async fn connack(town: &Town, user: &str, password: &str) -> u8 {
+    let text = |text: &str| [&(text.len() as u16).to_be_bytes()[..], text.as_bytes()].concat();
+    let body = [text("MQTT"), vec![4, 0b1100_0010, 0, 60], text("probe"), text(user), text(password)].concat();
+    let mut packet = vec![0x10];
+    let mut left = body.len();
+    loop {
+        let more = left / 128 > 0;
+        packet.push((left % 128) as u8 | if more { 0x80 } else { 0 });
+        left /= 128;
+        if !more {
+            break;
+        }
+    }
+    packet.extend(body);
+    let mut stream = TcpStream::connect(town.mqtt).await.unwrap();
+    stream.write_all(&packet).await.unwrap();
+    let mut answer = [0; 4];
+    tokio::time::timeout(DEADLINE, stream.read_exact(&mut answer)).await.expect("no CONNACK").unwrap();
+    answer[3]
 }
