@@ -85,7 +85,9 @@ impl Evidence {
 
 /// The secret that salts a record: the sensor's own goes before a relay's, and the first announced stays, as in the archive itself.
 fn secret_of(archive: &Archive, key: &RecordKey) -> Result<Option<EpochSecret>, ReadError> {
-    let (mut after, mut of_relay) = (0, None);
+    // Events and settlements of demand response: the archive itself is their origin.
+    let own = (key.epoch == archive.epoch()).then(|| archive.secret().clone());
+    let (mut after, mut of_relay) = (0, own);
     loop {
         let announced = archive.announcements_after(after, ANNOUNCEMENTS_PIECE)?;
         let Some((last, _)) = announced.last() else { return Ok(of_relay) };

@@ -178,6 +178,14 @@ async fn b4_b6_c13_meters_over_the_limit_make_terminals_take_less_and_every_part
         if done { Ok(event) } else { Err(receipts) }
     })
     .await;
+    // What the cloud itself has written is proven like everything else.
+    for key in [&anchored.asked.key, &anchored.settled.as_ref().unwrap().key, &anchored.parts[0].promise.as_ref().unwrap().key] {
+        let proof = reqwest::get(format!("http://{http}/api/v1/proofs/{key}")).await.unwrap();
+        let proof = proof.error_for_status().unwrap().bytes().await.unwrap();
+        let options = anchor::verify::Options::default();
+        let verified = anchor::verify_file(&proof, &anvil.rpc(), &options).await.unwrap();
+        assert_eq!(verified.record.key, *key);
+    }
     // The terminal has anchored its promise with a key of its own.
     let promise = anchored.parts[0].promise.clone().unwrap().key;
     wait_until(PATIENCE, "the promise on chain at the terminal", async || {
