@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use archive::{Append, AppendError, Appended, Appending, Archive, FrameRef};
+use archive::{APPEND_BYTES_MAX, Append, AppendError, Appended, Appending, Archive, FrameRef};
 use broker::{Client, Commit, Intake, IntakeSession, Offer, Refusal};
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -115,10 +115,12 @@ const FENCED: No = No(Refusal::Unavailable, Reason::Fence);
 
 impl Session {
     fn frame(&mut self, relay: SegmentName<'_>, payload: &[u8]) -> Result<(), No> {
-        let frame = check_frame(relay, payload).map_err(|fault| {
+        let malformed = |fault: Fault| {
             tracing::debug!(client = self.client.id, error = %fault, "a frame was refused");
             Refusal::PayloadFormatInvalid
-        })?;
+        };
+        let payload = wire::packed::unpack(payload, APPEND_BYTES_MAX).map_err(malformed)?;
+        let frame = check_frame(relay, &payload).map_err(malformed)?;
         // The frame's relay name was checked when the frame was parsed.
         let name: RelayId = frame.relay.parse().map_err(|_| Refusal::PayloadFormatInvalid)?;
         let Some(pass) = self.shared.fence.admit(&name, frame.term, self.client.user.as_deref(), Instant::now()) else {

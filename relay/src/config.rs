@@ -69,6 +69,9 @@ pub struct CloudConfig {
     /// A page that has waited for so long is late: it is marked historical, and what comes in is sent beside it and not behind.
     #[serde(default = "late_after")]
     pub late_after: Span,
+    /// Whether frames are compressed for the way.
+    #[serde(default = "compress")]
+    pub compress: bool,
 }
 
 fn window_frames() -> usize {
@@ -87,6 +90,10 @@ fn receipt_timeout() -> Span {
     Span::seconds(10)
 }
 
+fn compress() -> bool {
+    true
+}
+
 impl CloudConfig {
     /// A cloud at `host:port` that asks for no password, with default limits.
     pub fn anonymous(host: impl Into<String>, port: u16) -> Self {
@@ -100,6 +107,7 @@ impl CloudConfig {
             receipt_timeout: receipt_timeout(),
             backlog_rate: None,
             late_after: late_after(),
+            compress: compress(),
         }
     }
 }

@@ -42,6 +42,7 @@ use archive::{Archive, Selection};
 use broker::{Broker, Watch};
 use chassis::{Clock, Policy, Registry, Units};
 use tokio::task::JoinError;
+use wire::packed::Packer;
 
 use crate::group::proxy::Downward;
 use crate::group::{Proxy, Pulse, Volume};
@@ -195,6 +196,7 @@ impl Relay {
                 },
                 handover: Arc::clone(&handover),
                 announcing,
+                packer: cloud.compress.then(Packer::new),
                 outlet: outlet.clone(),
                 clock: Arc::clone(&parts.clock),
                 metrics: metrics.clone(),

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use chassis::Clock;
 use link::{Link, PublishError, Ticket};
 use tokio::sync::watch;
+use wire::packed::Packer;
 use wire::{Intervals, RelayId, UpFrame};
 
 use crate::announcing::Announcing;
@@ -35,6 +36,8 @@ pub(crate) struct Parts {
     pub(crate) backlog: Backlog,
     pub(crate) announcing: Announcing,
     pub(crate) clock: Arc<dyn Clock>,
+    /// Packs frames for the way; `None`: they go as they are.
+    pub(crate) packer: Option<Packer>,
     pub(crate) metrics: Metrics,
 }
 
@@ -50,6 +53,7 @@ pub struct Backlog {
 /// Lanes, window and connection.
 pub(crate) struct Sender {
     topic: String,
+    packer: Option<Packer>,
     relay: RelayId,
     archive: Archive,
     link: Link,
@@ -108,9 +112,10 @@ pub(crate) struct Sent {
 
 impl Sender {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { relay, archive, link, window, refused_retry, backlog, announcing, clock, metrics } = parts;
+        let Parts { relay, archive, link, window, refused_retry, backlog, announcing, clock, packer, metrics } = parts;
         Self {
             topic: format!("up/{relay}/frames"),
+            packer,
             relay,
             last_page: archive.watch_outgoing(),
             live: LaneQueue::behind(Lane::Live, 0),
@@ -232,6 +237,9 @@ impl Sender {
         };
         let mut bytes = Vec::new();
         frame.encode(&mut bytes);
+        if let Some(packer) = &mut self.packer {
+            bytes = packer.pack(bytes);
+        }
         Frame { traffic: *traffic, number: page.id, bytes: bytes.into(), told, again: *again }
     }
 

@@ -14,6 +14,7 @@ use chassis::{Clock, Stop};
 use link::PublishError;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use wire::packed::Packer;
 use wire::topics::{SegmentName, Topic, Up};
 use wire::{Command, RelayId};
 
@@ -64,6 +65,8 @@ pub struct Uplink {
     pub handover: Arc<Handover>,
     /// Tells when there are new secrets.
     pub announcing: Announcing,
+    /// Packs frames for the way; `None`: they go as they are.
+    pub packer: Option<Packer>,
     /// What else is said to the cloud goes by the connection of this uplink.
     pub outlet: Outlet,
     /// The time of day.
@@ -89,6 +92,7 @@ impl Uplink {
             backlog,
             handover,
             announcing,
+            packer,
             outlet,
             clock,
             metrics,
@@ -109,6 +113,7 @@ impl Uplink {
             backlog,
             announcing,
             clock: Arc::clone(&clock),
+            packer,
             metrics: metrics.clone(),
         };
         let patience = member.as_ref().map_or(Duration::from_secs(1), Member::interval);

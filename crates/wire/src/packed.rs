@@ -6,7 +6,6 @@
 //! bytes that digests are over.
 
 use std::borrow::Cow;
-use std::io;
 
 use crate::cbor::Fault;
 
@@ -18,33 +17,36 @@ const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
 /// Packs frames; keeps its working memory from one to the next.
 pub struct Packer {
-    zstd: zstd::bulk::Compressor<'static>,
+    /// `None`: there was no memory for it, and everything goes as it is.
+    zstd: Option<zstd::bulk::Compressor<'static>>,
 }
 
 impl Packer {
     /// A packer.
-    ///
-    /// # Errors
-    /// There is no memory for it.
-    pub fn new() -> io::Result<Self> {
-        Ok(Self { zstd: zstd::bulk::Compressor::new(LEVEL)? })
+    #[must_use]
+    pub fn new() -> Self {
+        Self { zstd: zstd::bulk::Compressor::new(LEVEL).ok() }
     }
 
     /// The payload for a frame: packed if that spares at least an eighth of it, otherwise the frame itself.
     #[must_use]
     pub fn pack(&mut self, frame: Vec<u8>) -> Vec<u8> {
-        if frame.len() < PACKED_FROM {
-            return frame;
-        }
+        let Some(zstd) = self.zstd.as_mut().filter(|_| frame.len() >= PACKED_FROM) else { return frame };
         // A target that is too small makes it give up early instead of writing what nobody wants.
         let mut packed = vec![0; frame.len() - frame.len() / 8];
-        match self.zstd.compress_to_buffer(&frame, &mut packed) {
+        match zstd.compress_to_buffer(&frame, &mut packed) {
             Ok(length) => {
                 packed.truncate(length);
                 packed
             }
             Err(_) => frame,
         }
+    }
+}
+
+impl Default for Packer {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -97,7 +99,7 @@ mod tests {
     #[test]
     fn a_frame_of_many_meters_takes_less_than_half_of_the_way_and_comes_back_as_it_was() {
         let frame = frame();
-        let payload = Packer::new().unwrap().pack(frame.clone());
+        let payload = Packer::new().pack(frame.clone());
         assert!(payload.len() * 2 < frame.len(), "{} of {}", payload.len(), frame.len());
         assert_eq!(unpack(&payload, frame.len()).unwrap(), frame);
         assert!(matches!(unpack(&payload, frame.len() - 1), Err(Fault::Rule { rule: "is longer than allowed", .. })));
@@ -105,7 +107,7 @@ mod tests {
 
     #[test]
     fn what_is_short_or_does_not_shrink_goes_as_it_is() {
-        let mut packer = Packer::new().unwrap();
+        let mut packer = Packer::new();
         let mut state = 1_u64;
         let mut noise = vec![0x88];
         noise.resize_with(4_096, || {
@@ -124,7 +126,7 @@ mod tests {
     #[test]
     fn c10_a_damaged_payload_is_refused_and_never_believed_about_its_length() {
         let frame = frame();
-        let payload = Packer::new().unwrap().pack(frame.clone());
+        let payload = Packer::new().pack(frame.clone());
         for at in 0..payload.len() {
             let mut damaged = payload.clone();
             damaged[at] ^= 1 << (at % 8);

@@ -171,7 +171,8 @@ impl CloudSession {
     }
 
     fn frame(&self, payload: &[u8]) -> Result<(), Refusal> {
-        let frame = UpFrame::parse(payload).expect("a relay sends valid frames");
+        let plain = wire::packed::unpack(payload, 16 << 20).expect("a relay sends what can be unpacked");
+        let frame = UpFrame::parse(&plain).expect("a relay sends valid frames");
         let mut records = Vec::new();
         for record in frame.runs().flat_map(|run| run.records().collect::<Vec<_>>()) {
             records.push((record.series.to_owned(), record.seq, String::from_utf8_lossy(record.payload).into_owned()));

@@ -103,7 +103,9 @@ async fn a_page_that_is_refused_for_good_is_kept_and_holds_nobody_up() {
 async fn a_page_larger_than_the_clouds_packets_is_kept_and_holds_nobody_up() {
     let folder = tempfile::tempdir().unwrap();
     let cloud = Cloud::with(1 << 20).await;
-    let town = Town::start(dev(folder.path(), Some(cloud.address))).await;
+    let mut config = dev(folder.path(), Some(cloud.address));
+    config.cloud.as_mut().unwrap().compress = false;
+    let town = Town::start(config).await;
     let agent = town.client("agent").await;
     let payload = "x".repeat(200 << 10);
     let large = run("cityA/meter-1/power", Operation::Forward, 7, 1, &[payload.as_str(); 8]);
@@ -111,6 +113,21 @@ async fn a_page_larger_than_the_clouds_packets_is_kept_and_holds_nobody_up() {
     agent.publish("op/forward/cityA/meter-2/power", "small").await.unwrap();
     eventually("the small one", async || cloud.payloads() == ["small"]).await;
     eventually("the large one is aside", async || town.waiting() == 1 && town.metric("relay_pages_aside") == 1).await;
+    town.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_of_many_meters_is_packed_for_the_way_and_holds_the_same_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let cloud = Cloud::start().await;
+    let town = Town::start(dev(folder.path(), Some(cloud.address))).await;
+    let agent = town.client("agent").await;
+    let payload = "0.25 ".repeat(10_000);
+    let large = run("cityA/meter-1/power", Operation::Forward, 7, 1, &[payload.as_str(); 4]);
+    agent.publish("op/forward/cityA/meter-1", frame(&[], &[&large])).await.unwrap();
+    eventually("its receipt", async || town.waiting() == 0).await;
+    let seen = cloud.seen();
+    assert!(seen[0].bytes.len() < payload.len() && seen[0].runs == large, "{} bytes", seen[0].bytes.len());
     town.stop().await;
 }
 
@@ -151,7 +168,8 @@ async fn a_connection_without_room_holds_up_neither_receipts_nor_the_stop() {
     }
     eventually("one frame", async || peer.held() == 1).await;
     let sent = peer.publishes().remove(0);
-    let frame = UpFrame::parse(&sent.payload).unwrap();
+    let plain = wire::packed::unpack(&sent.payload, 16 << 20).unwrap();
+    let frame = UpFrame::parse(&plain).unwrap();
     let receipt = Receipt { relay_epoch: frame.relay_epoch, numbers: wire::Intervals::of(1, 1) };
     let publish = Publish {
         topic: format!("down/{RELAY}/receipts"),
@@ -269,6 +287,7 @@ async fn a_page_put_aside_comes_again_after_its_time() {
         backlog: relay::Backlog { bytes_per_second: None, late_after: Duration::from_secs(3_600) },
         handover: Arc::new(relay::Handover::new(archive.clone(), 1 << 30, metrics.clone())),
         announcing: relay::Announcing::default(),
+        packer: None,
         outlet: relay::Outlet::new(RELAY.parse().unwrap()),
         clock: Arc::new(chassis::SystemClock),
         metrics,

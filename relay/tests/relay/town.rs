@@ -143,7 +143,8 @@ pub struct Seen {
 
 impl Seen {
     fn read(bytes: &[u8]) -> Self {
-        let frame = UpFrame::parse(bytes).expect("a relay sends valid frames");
+        let plain = wire::packed::unpack(bytes, 16 << 20).expect("a relay sends what can be unpacked");
+        let frame = UpFrame::parse(&plain).expect("a relay sends valid frames");
         assert_eq!(frame.relay, RELAY);
         let records = frame.runs().flat_map(|run| run.records());
         let key = |record: wire::RecordView<'_>| format!("{}@{}.{}", record.series, record.epoch, record.seq);
