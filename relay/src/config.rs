@@ -134,7 +134,7 @@ pub struct GroupConfig {
 }
 
 fn heartbeat() -> Span {
-    Span::millis(500)
+    Span::millis(250)
 }
 
 fn period() -> Span {

@@ -13,7 +13,7 @@ use crate::town::PATIENCE;
 const FAULTS: usize = 10;
 /// A new proxy is there after this time at the latest.
 const REPLACED: Duration = Duration::from_secs(3);
-/// A proxy serves until it fails.
+/// A proxy serves until it fails; the times are the defaults.
 const SETTINGS: Settings = Settings { term: "{}", ttl: "1s", period: "1s" };
 
 #[derive(Debug, Clone, Copy)]

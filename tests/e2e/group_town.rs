@@ -102,7 +102,7 @@ impl GroupTown {
         let config = format!(
             "relay = {name:?}\nlisten = [\"{listen}\"]\ndata = {:?}\naccess = \"anonymous\"\n\n\
              [cloud]\nhost = \"127.0.0.1\"\nport = {}\nuser = {name:?}\npassword_file = {:?}\n\n\
-             [group]\nname = \"north\"\nadvertise = \"{listen}\"\nheartbeat = \"250ms\"\nperiod = \"{}\"\n",
+             [group]\nname = \"north\"\nadvertise = \"{listen}\"\nperiod = \"{}\"\n",
             path(name.to_owned()),
             link.address().port(),
             path(format!("{name}.password")),

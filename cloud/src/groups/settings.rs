@@ -11,8 +11,9 @@ use crate::config::ConfigError;
 
 /// The shortest life of a lease: a few heartbeats and the pauses of a busy machine must fit.
 pub const TTL_MIN: Span = Span::millis(300);
-/// The life of a lease unless configured otherwise: two heartbeats of a healthy member, and some.
-pub const TTL_DEFAULT: Span = Span::millis(1_200);
+/// The life of a lease unless configured otherwise: four heartbeats of a member with its default. With it a proxy that can be heard and hears
+/// nothing, the slowest failure to find, is replaced within three seconds.
+pub const TTL_DEFAULT: Span = Span::seconds(1);
 /// The longest: for so long nobody would take over from a dead proxy.
 pub const TTL_MAX: Span = Span::seconds(60);
 /// Members of one group.
