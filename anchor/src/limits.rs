@@ -38,7 +38,7 @@ pub const PROOF_BYTES_MAX: usize = 4 << 20;
 pub(crate) const LATER_MAX: usize = 16_384;
 
 /// Roots that the anchor service carries with one transaction: at some 27,000 gas for a stream's first, below what nodes let one use.
-pub(crate) const CARGO_MAX: usize = 400;
+pub const CARGO_MAX: usize = 400;
 
 /// Offers that wait to be looked at, and notices that wait to be sent.
 pub(crate) const OFFERS_MAX: usize = 1_024;

@@ -20,6 +20,7 @@ use crate::chain::{Chain, ChainError};
 use crate::config::{Config, Confirmation};
 use crate::ledger::{Ledger, LedgerError};
 use crate::limits;
+pub use crate::limits::CARGO_MAX;
 use crate::metrics::Metrics;
 use crate::party::Party;
 use crate::pledge::{Pledge, Receipt, Said};

@@ -32,6 +32,7 @@ use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::pull::{self, Pulls};
 use crate::receipts::{self, Batcher, COMMITTED_MAX, Committed};
+use crate::sponsor;
 
 /// Answers over MQTT that are worked on at the same time, for each reader: most of them wait for relays, not for the archive.
 const ANSWERS_A_READER: usize = 16;
@@ -128,6 +129,7 @@ pub struct Cloud {
     registrar: Registrar,
     keys_refresh: Duration,
     anchoring: Option<Anchoring>,
+    sponsor: Option<sponsor::Service>,
     demand: Option<Service>,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
@@ -159,6 +161,7 @@ impl Cloud {
                 Some(Worker::start(config, source, clock.clone(), &registry)?)
             }
         };
+        let sponsor = sponsor::open(&config, clock.clone(), &registry)?;
         let commands = Commands::new(clock.now());
         let index = open_index(&config, &clock, &commands, &metrics).await?;
         let limits = pull::Limits {
@@ -184,6 +187,7 @@ impl Cloud {
             heard,
             index,
             pulls,
+            sponsor: sponsor.as_ref().map(|(door, _)| door.clone()),
             seen: seen.clone(),
             metrics: metrics.clone(),
         }));
@@ -238,6 +242,7 @@ impl Cloud {
             registrar,
             keys_refresh,
             anchoring,
+            sponsor: sponsor.map(|(_, service)| service),
             demand,
             clock,
             metrics,
@@ -282,8 +287,11 @@ impl Cloud {
         add_once(units, "access", self.watch, |watch, stop| async move { watch.run(stop).await });
         let refresh = self.keys_refresh;
         add_once(units, "authority", self.registrar, move |registrar, stop| access::watch(registrar, refresh, stop));
+        let policy = Policy::Restart { times: ANCHOR_FAILURES, within: ANCHOR_WITHIN };
+        if let Some(service) = self.sponsor {
+            service.units(units, policy, hub.clone());
+        }
         if let Some(anchoring) = self.anchoring {
-            let policy = Policy::Restart { times: ANCHOR_FAILURES, within: ANCHOR_WITHIN };
             units.add("anchor", policy, move |stop| {
                 let anchoring = anchoring.clone();
                 async move { anchoring.run(stop).await }

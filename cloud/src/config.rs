@@ -227,6 +227,9 @@ pub struct Anchoring {
     /// What one unit of gas may cost at most; above that, batches wait.
     #[serde(default = "fee_cap_gwei")]
     pub fee_cap_gwei: u64,
+    /// The anchor service for agents without funds; without it there is none.
+    #[serde(default)]
+    pub sponsor: Option<crate::sponsor::Sponsoring>,
 }
 
 fn poll() -> Span {
@@ -361,6 +364,7 @@ impl Config {
         if let Some(anchoring) = &self.anchor {
             let config = anchoring.config(&self.name, &self.data)?;
             config.check().map_err(|fault| ConfigError::Anchor(fault.to_string()))?;
+            crate::sponsor::check(anchoring)?;
         }
         Ok(())
     }
@@ -383,6 +387,7 @@ impl Anchoring {
             poll: self.poll,
             timeout: self.timeout,
             fee_cap_gwei: self.fee_cap_gwei,
+            sponsor: None,
             ..anchor::config::Config::new(self.rpc.clone(), contract, self.key_file.clone(), ledger, party)
         })
     }

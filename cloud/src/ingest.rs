@@ -17,7 +17,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use wire::group::Heartbeat;
-use wire::topics::{SegmentName, TopicFault, Up};
+use wire::topics::{Anchor, SegmentName, TopicFault, Up};
 use wire::{Fault, RelayId, Topic, UpFrame};
 
 use crate::answers::Desk;
@@ -30,7 +30,7 @@ use crate::pull::Pulls;
 use crate::receipts::Committed;
 
 /// First levels of the topics that nobody may use freely at a cloud: what is published there comes here.
-const CLAIMED: [&str; 7] = ["op", "probe", "up", "down", "data", "query", "demand"];
+const CLAIMED: [&str; 8] = ["op", "probe", "up", "down", "data", "query", "demand", "anchor"];
 
 /// Relays that are listed; where anybody may be a relay, anybody could make the list longer.
 const SEEN_MAX: usize = 10_000;
@@ -60,6 +60,8 @@ pub(crate) struct Shared {
     pub(crate) index: Index,
     /// What they were asked for.
     pub(crate) pulls: Pulls,
+    /// The anchor service, if it works here.
+    pub(crate) sponsor: Option<anchor::sponsor::Sponsor>,
     /// Relays that have sent frames.
     pub(crate) seen: Seen,
     /// Counters.
@@ -193,18 +195,20 @@ impl IntakeSession for Session {
             Ok(Topic::Up { relay, kind: Up::Index }) => self.index(relay, offer.payload),
             Ok(Topic::Up { relay, kind: Up::Reply }) => self.reply(relay, offer.payload),
             Ok(Topic::Query { .. }) => self.shared.desk.take(&self.client, &offer).map_err(No::from),
-            // Sensors talk to relays, and on data, down and demand only the cloud itself speaks.
+            Ok(Topic::Anchor { party, kind: Anchor::Roots }) => {
+                crate::sponsor::take(self.shared.sponsor.as_ref(), party, offer.payload).map_err(No::from)
+            }
+            // Sensors talk to relays, and on data, down, demand and the receipts only the cloud itself speaks.
             Ok(
                 Topic::Reading { .. }
                 | Topic::Frame { .. }
                 | Topic::Probe { .. }
                 | Topic::Data { .. }
                 | Topic::Down { .. }
-                | Topic::Demand { .. },
+                | Topic::Demand { .. }
+                | Topic::Anchor { kind: Anchor::Receipts, .. },
             ) => Err(Refusal::NotAuthorized.into()),
-            Ok(Topic::Anchor { .. }) | Err(TopicFault::Foreign | TopicFault::Form { .. } | TopicFault::Name { .. }) => {
-                Err(Refusal::TopicNameInvalid.into())
-            }
+            Err(TopicFault::Foreign | TopicFault::Form { .. } | TopicFault::Name { .. }) => Err(Refusal::TopicNameInvalid.into()),
         };
         taken.map_err(|No(refusal, reason)| {
             self.shared.metrics.refused(reason);

@@ -34,6 +34,7 @@ pub mod question;
 pub mod reading;
 pub mod receipts;
 pub mod registry;
+pub mod sponsor;
 mod walk;
 
 pub use anchoring::ServerState;

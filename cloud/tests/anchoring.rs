@@ -25,6 +25,7 @@ fn anchored(dir: &Path, rpc: &str, contract: String) -> cloud::Config {
         poll: Span::millis(50),
         timeout: Span::seconds(2),
         fee_cap_gwei: 500,
+        sponsor: None,
     });
     config
 }

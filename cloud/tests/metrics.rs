@@ -108,6 +108,7 @@ async fn the_page_of_metrics_lists_what_cloud_broker_and_anchor_worker_show() {
         poll: Span::millis(50),
         timeout: Span::seconds(2),
         fee_cap_gwei: 500,
+        sponsor: None,
     });
     let town = Town::start(config).await;
     everything_happens(&town, &path).await;

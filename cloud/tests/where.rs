@@ -82,6 +82,7 @@ async fn c2_a_record_climbs_from_batch_to_chain() {
         poll: Span::millis(50),
         timeout: Span::seconds(2),
         fee_cap_gwei: 500,
+        sponsor: None,
     });
     let town = Town::start(config).await;
     let relay = town.client("relay-1").await;

@@ -28,6 +28,7 @@ use crate::progress::Progress;
 use crate::reporter::Reporter;
 use crate::rules::Rules;
 use crate::sender::Sender;
+use crate::sponsor::Mail;
 use crate::terminal::{LEDGER_FILE, OUTBOX_FILE};
 
 /// A unit that may fail a few times before the agent gives up.
@@ -101,6 +102,8 @@ struct Inner {
     config: Config,
     outbox: Outbox,
     anchoring: Option<Anchoring>,
+    /// The way to the anchor service, if the agent only signs.
+    mail: Option<Mail>,
     desk: inputs::Desk,
     lines: Option<Lines>,
     responder: Option<Responder>,
@@ -136,7 +139,9 @@ fn open(config: Config, mut parts: Parts) -> Result<Agent, StartError> {
     let (outbox, quarantined) = open_outbox(&config, &mut parts)?;
     let metrics = Metrics::new(&parts.registry);
     let (outbox, responder) = open_responder(&config, outbox, &metrics, &mut parts)?;
-    let anchoring = open_anchoring(&config, &outbox, &parts)?;
+    let mail =
+        config.anchor.as_ref().and_then(|anchor| anchor.sponsor.as_ref()).map(|sponsor| Mail::new(sponsor, &config.sensor));
+    let anchoring = open_anchoring(&config, &outbox, mail.clone(), &parts)?;
     let reads_lines = config.inputs.iter().any(|input| matches!(input, InputConfig::Lines(_)));
     let lines = match reads_lines {
         true => Some(Lines::of(parts.lines.unwrap_or_else(|| Box::new(std::io::stdin()))).map_err(StartError::Lines)?),
@@ -151,7 +156,7 @@ fn open(config: Config, mut parts: Parts) -> Result<Agent, StartError> {
     }
     let inputs_open = watch::Sender::new(config.inputs.len());
     let seeds = Mutex::new(parts.rng);
-    let inner = Inner { config, outbox, anchoring, desk, lines, responder, inputs_open, quarantined, seeds, _lock: lock };
+    let inner = Inner { config, outbox, anchoring, mail, desk, lines, responder, inputs_open, quarantined, seeds, _lock: lock };
     Ok(Agent { inner: Arc::new(inner) })
 }
 
@@ -171,7 +176,7 @@ fn open_outbox(config: &Config, parts: &mut Parts) -> Result<(Outbox, Option<Pat
     }
 }
 
-fn open_anchoring(config: &Config, outbox: &Outbox, parts: &Parts) -> Result<Option<Anchoring>, StartError> {
+fn open_anchoring(config: &Config, outbox: &Outbox, mail: Option<Mail>, parts: &Parts) -> Result<Option<Anchoring>, StartError> {
     let Some(settings) = &config.anchor else { return Ok(None) };
     let party = Party::terminal(config.sensor.as_str());
     let ledger = config.data.join(LEDGER_FILE);
@@ -180,7 +185,12 @@ fn open_anchoring(config: &Config, outbox: &Outbox, parts: &Parts) -> Result<Opt
     told.batch = settings.batch;
     told.confirmation = settings.confirmation;
     let source = Arc::new(Chunks(outbox.clone()));
-    Ok(Some(anchor::Worker::start(told, source, parts.clock.clone(), &parts.registry)?))
+    told.sponsor = settings.sponsor.as_ref().map(|sponsor| sponsor.account);
+    let (clock, registry) = (parts.clock.clone(), &parts.registry);
+    Ok(Some(match mail {
+        Some(mail) => anchor::Worker::start_sponsored(told, Arc::new(mail), source, clock, registry)?,
+        None => anchor::Worker::start(told, source, clock, registry)?,
+    }))
 }
 
 /// Of a user terminal: what it responds with. Its outbox shows what is taken to the gauge.
@@ -230,6 +240,9 @@ impl Agent {
         let sensor = &self.inner.config.sensor;
         let outbox = self.inner.outbox.clone();
         units.add(format!("{sensor} outbox"), Restarts::Fatal, move |stop| guard(outbox.clone(), stop));
+        if let Some(mail) = self.inner.mail.clone() {
+            units.add(format!("{sensor} sponsor"), AGAIN, move |stop| mail.clone().run(stop));
+        }
         if let Some(anchoring) = self.inner.anchoring.clone() {
             units.add(format!("{sensor} anchor"), AGAIN, move |stop| {
                 let anchoring = anchoring.clone();

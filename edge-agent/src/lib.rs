@@ -20,6 +20,7 @@ mod reading;
 mod reporter;
 mod rules;
 mod sender;
+mod sponsor;
 mod state;
 mod target;
 pub mod terminal;

@@ -31,6 +31,7 @@ fn anchoring(rpc: String, contract: anchor::Address, key_file: PathBuf) -> Ancho
         poll: Span::millis(20),
         batch: Batching { age: Span::millis(0), ..Batching::default() },
         confirmation: Confirmation::Depth(1),
+        sponsor: None,
     }
 }
 

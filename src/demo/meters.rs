@@ -119,6 +119,7 @@ fn config(town: &Town, meter: &Meter, file: &Path, duration: Duration) -> anyhow
         poll: POLL,
         batch: Batching { age: Span::seconds(4), ..Batching::default() },
         confirmation: Confirmation::Finalized,
+        sponsor: None,
     });
     Ok(config)
 }

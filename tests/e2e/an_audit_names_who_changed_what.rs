@@ -63,7 +63,7 @@ impl Prepared {
         let agent_section = anchor_section(&anvil.rpc(), &contract, &key_file(path, "agent.key", &anvil.keys()[0]));
         let agent_toml = format!(
             "sensor = \"cityA/meter-1\"\ndata = {:?}\n[[relays]]\nname = \"relay-1\"\naddress = \"{}\"\n[[stream]]\nmatch = \"#\"\n\
-             operation = \"forward\"\n[[input]]\nkind = \"csv\"\nname = \"rows\"\npath = {:?}\ntime = \"time\"\n\
+             operation = \"forward\"\n[report]\nenabled = false\n[[input]]\nkind = \"csv\"\nname = \"rows\"\npath = {:?}\ntime = \"time\"\n\
              columns = {{ a = \"power/active\", b = \"power/reactive\" }}\nduration = \"2s\"\n[chunk]\nrecords_max = 12\n\
              age_max = \"200ms\"\npoll = \"50ms\"\n{agent_section}",
             path.join("agent"),

@@ -149,6 +149,7 @@ async fn b4_b6_c13_meters_over_the_limit_make_terminals_take_less_and_every_part
                 poll: Span::millis(200),
                 batch: anchor::Batching { chunks_max: 4096, age: Span::seconds(1) },
                 confirmation: anchor::Confirmation::default(),
+                sponsor: None,
             });
         }
         let agent = edge_agent::start(config, edge_agent::Parts::default()).await.unwrap();

@@ -9,6 +9,7 @@ mod a_reader_catches_up;
 mod a_reading_reaches_its_reader;
 mod a_small_relay_makes_room;
 mod access_is_asked_for;
+mod an_agent_without_funds_is_sponsored;
 mod an_audit_names_who_changed_what;
 mod demand_response_is_accountable;
 mod group_town;

@@ -270,7 +270,7 @@ pub struct MqttConfig {
     pub password: Option<Secret>,
 }
 
-/// Anchoring with an own key.
+/// Anchoring with an own key, which pays, or signs for the anchor service.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AnchorConfig {
@@ -289,6 +289,25 @@ pub struct AnchorConfig {
     /// When a batch counts as on chain for good.
     #[serde(default)]
     pub confirmation: anchor::Confirmation,
+    /// The anchor service, for an agent whose key has no funds: it signs, and the service writes.
+    #[serde(default)]
+    pub sponsor: Option<SponsorConfig>,
+}
+
+/// The anchor service.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SponsorConfig {
+    /// The account that it writes with; what another one writes does not count.
+    pub account: anchor::Address,
+    /// The MQTT address of the cloud that it works at, `host:port`.
+    pub address: Address,
+    /// User name there; anonymous without one.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// Password of the user.
+    #[serde(default)]
+    pub password: Option<Secret>,
 }
 
 fn anchor_poll() -> Span {
