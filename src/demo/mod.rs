@@ -7,7 +7,9 @@
 //! and a byte is changed that an audit finds.
 
 mod audits;
+mod batches;
 mod group;
+mod homes;
 mod meters;
 mod plan;
 mod process;
@@ -26,6 +28,7 @@ use cloud::gaps::LedgerPage;
 use reqwest::{Method, StatusCode};
 
 use crate::host;
+use homes::Homes;
 use meters::Meters;
 use plan::Plan;
 use readers::{Reader, Subscription, compare};
@@ -91,13 +94,15 @@ async fn demonstrate(args: &Args) -> anyhow::Result<Exit> {
     let analyst = Reader::new(&town, "analyst")?;
     let operator = Reader::new(&town, "operator")?;
     let subscription = Subscription::start(&town).await?;
+    let mut homes = Homes::start(&town).await?;
     let meters = Meters::start(&town, &plan, Duration::from_secs(args.seconds)).await?;
 
     replay(&mut town, &operator, &meters, &subscription, expected, &mut report).await?;
+    report.demand = Some(homes.settled(&operator).await?);
     report.pulled = pull(&operator, &plan).await?;
     flush(&operator).await?;
     say(&format!("{RELAYS} relays were asked to hand over what they still store"));
-    wait_for_the_cloud(&operator, &meters).await?;
+    wait_for_the_cloud(&operator, &meters, &homes).await?;
     report.spills = town.relays_count("relay_spills_total").await?;
     (report.proxy_terms, report.proxies) = group::served(&operator).await?;
     wait_for_the_chain(&operator, &meters).await?;
@@ -106,7 +111,8 @@ async fn demonstrate(args: &Args) -> anyhow::Result<Exit> {
     (report.taken, report.relay_durable, report.anchored_terminal) = (progress.taken, progress.accepted, progress.anchored);
     report.about_themselves = progress.taken.saturating_sub(expected);
     report.targets_mirrored = targets(&operator).await?;
-    report.anchored_cloud = anchored(&operator).await?;
+    (report.anchored_cloud, report.held) = (anchored(&operator).await?, held(&operator).await?);
+    report.batches = batches::count(&town, &plan)?;
     let comparison = compare(&operator, &plan).await?;
     (report.cloud_durable, report.lost, report.duplicated) = (comparison.held, comparison.lost, comparison.duplicated);
     report.live_received = subscription.received();
@@ -119,7 +125,7 @@ async fn demonstrate(args: &Args) -> anyhow::Result<Exit> {
     }
 
     subscription.stop().await;
-    for stopped in [meters.stop().await, town.stop().await] {
+    for stopped in [meters.stop().await, homes.stop().await, town.stop().await] {
         report.failures.extend(stopped.err().map(|error| format!("{error:#}")));
     }
     match audits::audit_and_tamper(&town, &plan).await {
@@ -213,9 +219,9 @@ async fn flush(operator: &Reader) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn wait_for_the_cloud(operator: &Reader, meters: &Meters) -> anyhow::Result<()> {
+async fn wait_for_the_cloud(operator: &Reader, meters: &Meters, homes: &Homes) -> anyhow::Result<()> {
     wait("the cloud", async || {
-        let (held, taken) = (held(operator).await?, meters.progress().taken);
+        let (held, taken) = (held(operator).await?, meters.progress().taken + homes.taken());
         Ok((held >= taken, format!("durable at the cloud {held:>6} of {taken}")))
     })
     .await
@@ -223,11 +229,11 @@ async fn wait_for_the_cloud(operator: &Reader, meters: &Meters) -> anyhow::Resul
 
 async fn wait_for_the_chain(operator: &Reader, meters: &Meters) -> anyhow::Result<()> {
     wait("the chain", async || {
-        let (progress, cloud) = (meters.progress(), anchored(operator).await?);
+        let (progress, cloud, held) = (meters.progress(), anchored(operator).await?, held(operator).await?);
         let (terminal, taken) = (progress.anchored, progress.taken);
         Ok((
-            terminal >= taken && cloud >= taken,
-            format!("final on chain: by meters {terminal:>6}, by the cloud {cloud:>6}, of {taken}"),
+            terminal >= taken && cloud >= held,
+            format!("final on chain: by meters {terminal:>6} of {taken}, by the cloud {cloud:>6} of {held}"),
         ))
     })
     .await

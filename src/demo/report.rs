@@ -2,7 +2,10 @@
 
 use std::fmt;
 
+use cloud::EventView;
 use serde::Serialize;
+
+use super::batches::Batches;
 
 /// The final result. `--json` prints it as one object.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -23,6 +26,12 @@ pub(super) struct Report {
     pub anchored_terminal: u64,
     /// Readings whose digest is final on chain, written by the cloud.
     pub anchored_cloud: u64,
+    /// Records that the cloud holds: those of the meters, of the homes, and what it says itself about demand response.
+    pub held: u64,
+    /// What anchoring took, by who wrote.
+    pub batches: Vec<Batches>,
+    /// The first event of demand response that was settled.
+    pub demand: Option<EventView>,
     /// A record's proof was accepted.
     pub proof_verified: bool,
     /// The same proof with one changed digit was refused.
@@ -72,7 +81,7 @@ impl Report {
             ("relay_durable", self.relay_durable, all),
             ("cloud_durable", self.cloud_durable, expected),
             ("anchored_terminal", self.anchored_terminal, all),
-            ("anchored_cloud", self.anchored_cloud, all),
+            ("anchored_cloud", self.anchored_cloud, self.held),
             ("targets_mirrored", self.targets_mirrored, meters),
         ];
         let short = counts
@@ -80,6 +89,9 @@ impl Report {
             .filter(|(_, count, wanted)| count != wanted)
             .map(|(name, count, wanted)| format!("{name} is {count}, not {wanted}"));
         self.failures.extend(short);
+        if self.demand.as_ref().is_none_or(|event| event.promised_kw <= 0.0 || event.measured_kw <= 0.0) {
+            self.failures.push("demand response: nothing was promised, or nothing measured".to_owned());
+        }
         for (name, count) in [("proxy_terms", self.proxy_terms), ("spills", self.spills), ("pulled", self.pulled)] {
             if count == 0 {
                 self.failures.push(format!("{name} is 0"));
@@ -139,6 +151,21 @@ impl fmt::Display for Report {
             writeln!(f, "| {name:<23} | {value:>10} |")?;
         }
         writeln!(f, "+-------------------------+------------+")?;
+        if let Some(event) = &self.demand {
+            writeln!(f, "\ndemand response {:>16} {:>12} {:>12} {:>12}", "area before", "asked", "promised", "measured")?;
+            let EventView { area_before_kw, asked_kw, promised_kw, measured_kw, .. } = event;
+            writeln!(
+                f,
+                "{:<15} {area_before_kw:>13.1} kW {asked_kw:>9.1} kW {promised_kw:>9.1} kW {measured_kw:>9.1} kW",
+                event.area
+            )?;
+        }
+        writeln!(f, "\nanchored by     {:>16} {:>12} {:>12} {:>12}", "final batches", "records", "gas a batch", "gas a record")?;
+        for batches in &self.batches {
+            let Batches { by, batches, records, gas } = batches;
+            let over = |count: u64| *gas as f64 / count.max(1) as f64;
+            writeln!(f, "{by:<15} {batches:>16} {records:>12} {:>12.0} {:>12.1}", over(*batches), over(*records))?;
+        }
         if let Some(finding) = &self.audit_caught {
             writeln!(f, "audit: {finding}")?;
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use wire::digest::to_hex;
 
+use super::homes::{self, HOMES, PROGRAM};
 use super::plan::Plan;
 use super::process::Process;
 
@@ -90,9 +91,14 @@ impl Town {
         key_file(&self.folder, party)
     }
 
+    /// The file with a user's password.
+    pub(super) fn password_file(&self, user: &str) -> PathBuf {
+        self.folder.join("passwords").join(user)
+    }
+
     /// A user's password.
     pub(super) fn password(&self, user: &str) -> anyhow::Result<String> {
-        let file = self.folder.join("passwords").join(user);
+        let file = self.password_file(user);
         fs::read_to_string(&file).with_context(|| file.display().to_string())
     }
 
@@ -201,7 +207,8 @@ async fn deploy(folder: &Path, rpc: &str, plan: &Plan) -> anyhow::Result<String>
 fn write_access(folder: &Path, plan: &Plan) -> anyhow::Result<()> {
     let users = folder.join("users");
     let relays: Vec<String> = (0..RELAYS).map(relay_name).collect();
-    let meters: Vec<String> = plan.meters.iter().map(|meter| meter.sensor.sensor().to_owned()).collect();
+    let homes = HOMES.map(|(name, ..)| name.to_owned());
+    let meters: Vec<String> = plan.meters.iter().map(|meter| meter.sensor.sensor().to_owned()).chain(homes.clone()).collect();
     let people = ["analyst".to_owned(), "operator".to_owned()];
     for user in relays.iter().chain(&meters).chain(&people) {
         let password = to_hex(&rand::random::<[u8; 16]>());
@@ -235,12 +242,17 @@ areas = ["cityA"]
 [[grant]]
 users = ["operator"]
 actions = ["query"]
-topics = ["status", "data/#"]
+topics = ["status", "data/#", "demand/#"]
 
 [[grant]]
 users = ["operator"]
 actions = ["publish"]
 topics = ["down/+/commands"]
+
+[[grant]]
+users = {homes:?}
+actions = ["subscribe"]
+topics = ["demand/{PROGRAM}/events"]
 "#
     );
     fs::write(folder.join("grants.toml"), grants)?;
@@ -256,12 +268,13 @@ async fn start_cloud(
     let config = format!(
         "listen = [\"127.0.0.1:0\"]\nhttp = \"127.0.0.1:0\"\ndata = {:?}\n\n[access.files]\nusers = {:?}\ngrants = {:?}\n\n\
          [storage]\nsegment_age = \"1s\"\n\n[[group]]\nname = {GROUP:?}\nmembers = {:?}\nterm = {{ time = {TERM:?} }}\n\n[anchor]\nrpc = {rpc:?}\ncontract = {contract:?}\nkey_file = {:?}\npoll = \"250ms\"\n\n\
-         [anchor.batch]\nage = \"2s\"\n",
+         [anchor.batch]\nage = \"2s\"\n\n{}",
         folder.join("cloud"),
         folder.join("users"),
         folder.join("grants.toml"),
         (0..RELAYS).map(relay_name).collect::<Vec<_>>(),
         key_file(folder, "cloud"),
+        homes::program(),
     );
     let file = folder.join("cloud.toml");
     fs::write(&file, config)?;

@@ -311,7 +311,8 @@ pub fn duration_text(nanos: i64) -> String {
 /// Reads an ISO 8601 duration without years and months, in nanoseconds; a day has 24 hours. `None` if it is none, or negative.
 #[must_use]
 pub fn duration_nanos(text: &str) -> Option<i64> {
-    let span: jiff::Span = text.parse().ok()?;
+    // The parser takes other forms too, like "15m".
+    let span: jiff::Span = text.starts_with('P').then(|| text.parse().ok())??;
     if span.get_years() != 0 || span.get_months() != 0 {
         return None;
     }
