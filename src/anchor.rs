@@ -6,8 +6,10 @@ use std::time::Duration;
 use anchor::LedgerView;
 use anchor::keys;
 use anchor::machine::State;
+use anyhow::Context;
 use chassis::Exit;
 
+use crate::cost::{self, Cost};
 use crate::host;
 
 #[derive(Debug, clap::Args)]
@@ -37,6 +39,15 @@ enum Command {
         /// The ledger: anchor.sqlite in the data folder of a cloud or an agent.
         ledger: PathBuf,
     },
+    /// Show what anchoring takes: final batches, their records and their gas, a line a ledger.
+    Cost {
+        /// Ledgers: anchor.sqlite in the data folder of a cloud or an agent.
+        #[arg(required = true)]
+        ledgers: Vec<PathBuf>,
+        /// One JSON object a ledger instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// The states of batches are the same for every source of chunks.
@@ -52,6 +63,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
             let deployed = host::runtime()?.block_on(anchor::deploy(&rpc, &key, DEPLOY_WITHIN))?;
             host::print(&format!("{}\n", deployed.contract))?
         }
+        Command::Cost { ledgers, json } => host::print(&costs(&ledgers, json)?)?,
         Command::Status { ledger } => {
             let standing = LedgerView::open(&ledger, NO_SOURCE)?.standing()?;
             let rows = State::ALL.map(|state| format!("{:<10} {:>8}\n", state.as_str(), standing.counts.of(state)));
@@ -59,4 +71,28 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
         }
     };
     Ok(Exit::Ok)
+}
+
+/// Gas is of batches behind the first one, which pays for the party's place in the contract's state.
+fn costs(ledgers: &[PathBuf], json: bool) -> anyhow::Result<String> {
+    let mut text = String::new();
+    if !json {
+        text += &format!("{:>8} {:>12} {:>12} {:>13}  ledger\n", "batches", "records", "gas a batch", "gas a record");
+    }
+    for ledger in ledgers {
+        let mut cost = Cost::default();
+        cost.add(ledger).with_context(|| ledger.display().to_string())?;
+        text += &match json {
+            true => format!("{}\n", serde_json::to_string(&cost)?),
+            false => format!(
+                "{:>8} {:>12} {:>12} {:>13}  {}\n",
+                cost.batches,
+                cost.records,
+                cost::shown(cost.steady_gas_a_batch(), 0),
+                cost::shown(cost.gas_a_record(), 1),
+                ledger.display()
+            ),
+        };
+    }
+    Ok(text)
 }

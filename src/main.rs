@@ -10,6 +10,7 @@ mod audit;
 mod broker;
 mod check;
 mod cloud;
+mod cost;
 mod demand;
 mod demo;
 mod examine;

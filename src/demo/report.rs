@@ -6,6 +6,7 @@ use cloud::EventView;
 use serde::Serialize;
 
 use super::batches::Batches;
+use crate::cost;
 
 /// The final result. `--json` prints it as one object.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -161,10 +162,9 @@ impl fmt::Display for Report {
             )?;
         }
         writeln!(f, "\nanchored by     {:>16} {:>12} {:>12} {:>12}", "final batches", "records", "gas a batch", "gas a record")?;
-        for batches in &self.batches {
-            let Batches { by, batches, records, gas } = batches;
-            let over = |count: u64| *gas as f64 / count.max(1) as f64;
-            writeln!(f, "{by:<15} {batches:>16} {records:>12} {:>12.0} {:>12.1}", over(*batches), over(*records))?;
+        for Batches { by, cost } in &self.batches {
+            let (batch, record) = (cost::shown(cost.steady_gas_a_batch(), 0), cost::shown(cost.gas_a_record(), 1));
+            writeln!(f, "{by:<15} {:>16} {:>12} {batch:>12} {record:>12}", cost.batches, cost.records)?;
         }
         if let Some(finding) = &self.audit_caught {
             writeln!(f, "audit: {finding}")?;

@@ -6,6 +6,7 @@ mod artifact;
 mod audit;
 mod batches;
 mod faults;
+mod fuzz;
 mod gas;
 mod kill;
 mod nodes;

@@ -4,6 +4,7 @@
 
 pub mod anvil;
 pub mod cut;
+pub mod fuzz;
 pub mod hosts;
 pub mod packet;
 pub mod peer;
@@ -13,6 +14,7 @@ pub mod wait;
 
 pub use anvil::Anvil;
 pub use cut::{CutLink, Way};
+pub use fuzz::fuzz;
 pub use hosts::{NotPermitted, Star};
 pub use packet::{Packet, Publish};
 pub use peer::{Answer, Peer, Script};
