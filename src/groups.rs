@@ -111,10 +111,10 @@ fn limits(until: LimitsView) -> String {
 /// The histogram as one line.
 fn bars(score: &ScoreView) -> String {
     let shared = score.bars.len().div_ceil(BARS_MAX).max(1);
-    let sums = score.bars.chunks(shared).map(|bars| bars.iter().fold(0_u64, |sum, bar| sum.saturating_add(*bar)));
-    let sums: Vec<u64> = sums.collect();
+    let sums = score.bars.chunks(shared).map(|bars| bars.iter().map(|bar| u128::from(*bar)).sum());
+    let sums: Vec<u128> = sums.collect();
     let most = sums.iter().copied().max().unwrap_or(0).max(1);
-    let level = |sum: &u64| LEVELS[(u128::from(*sum) * (LEVELS.len() as u128 - 1) / u128::from(most)) as usize];
+    let level = |sum: &u128| LEVELS[(*sum * (LEVELS.len() as u128 - 1) / most) as usize];
     sums.iter().map(level).collect()
 }
 

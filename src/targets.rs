@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::host;
 use crate::http::Cloud;
+use crate::user::Login;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -29,14 +30,20 @@ pub(crate) struct Args {
     /// Only sensors of this area; asks the cloud.
     #[arg(long, conflicts_with = "data")]
     area: Option<String>,
+    /// The cloud's HTTP address, like http://127.0.0.1:8080.
+    #[arg(long, value_name = "URL", env = "FOREBAY_CLOUD")]
+    cloud: Option<String>,
     #[command(flatten)]
-    cloud: Option<Cloud>,
+    login: Login,
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
     match (&args.data, &args.cloud) {
         (Some(data), _) => of_folder(data, &args),
-        (None, Some(cloud)) => host::runtime()?.block_on(of_cloud(cloud, &args)),
+        (None, Some(cloud)) => {
+            let cloud = Cloud { cloud: cloud.clone(), login: args.login.clone() };
+            host::runtime()?.block_on(of_cloud(&cloud, &args))
+        }
         (None, None) => anyhow::bail!("name an agent's data folder, or give the cloud's address with --cloud"),
     }
 }

@@ -274,8 +274,8 @@ async fn c4_an_audit_names_what_was_changed_at_the_cloud() {
     record.key.seq = RECORDS + 1;
     let forged = forge(&[record], &folders.cloud);
     let sql = "INSERT INTO chunks (id, series, epoch, via, seq_first, seq_last, at_min, at_max, records, seqs, root, body)
-               SELECT max(id) + 1, series, epoch, via, ?1, ?1, ?2, ?3, 1, ?4, ?5, ?6 FROM chunks
-               WHERE series = (SELECT id FROM series WHERE name = ?7)";
+               SELECT (SELECT max(id) + 1 FROM chunks), series, epoch, via, ?1, ?1, ?2, ?3, 1, ?4, ?5, ?6 FROM chunks
+               WHERE series = (SELECT id FROM series WHERE name = ?7) LIMIT 1";
     let seq = (RECORDS + 1) as i64;
     let values = (seq, forged.at.0, forged.at.1, &forged.seqs, &forged.root, &forged.body, SERIES);
     folders.archive().execute(sql, values).unwrap();

@@ -38,7 +38,7 @@ fn the_demonstration_ends_with_nothing_lost_and_everything_anchored() {
         ("lost", 0.into()),
         ("duplicated", 0.into()),
         ("anchored_terminal", taken.into()),
-        ("anchored_cloud", taken.into()),
+        ("anchored_cloud", summary["held"].clone()),
         ("proof_verified", Value::Bool(true)),
         ("tampered_proof_refused", Value::Bool(true)),
         ("foreign_read_refused", Value::Bool(true)),
@@ -47,8 +47,8 @@ fn the_demonstration_ends_with_nothing_lost_and_everything_anchored() {
     }
     let steady = |cost: &Value| cost["steady_gas"].as_u64().unwrap() / cost["steady_batches"].as_u64().unwrap().max(1);
     let cloud = &summary["batches"][1];
-    assert_eq!((&cloud["by"], &cloud["records"]), (&"the cloud".into(), &summary["anchored_cloud"]), "{summary}");
-    assert!(steady(cloud) <= 40_000, "{cloud}");
+    assert_eq!(cloud["by"], "the cloud", "{summary}");
+    assert!(cloud["records"].as_u64() >= Some(count("anchored_cloud")) && steady(cloud) <= 40_000, "{summary}");
     // The tool for it reads the same from the ledger; what came after the table was made may be in it, too.
     let ledger = kept.join("cloud/anchor.sqlite");
     let output = Command::new(FOREBAY).args(["anchor", "cost", "--json", ledger.to_str().unwrap()]).output().unwrap();
