@@ -93,6 +93,8 @@ struct Frame {
     traffic: Traffic,
     number: u64,
     bytes: Bytes,
+    /// Before packing: what the cloud has to do with it, and so what window, rate and share go by.
+    size: usize,
     told: bool,
     again: bool,
 }
@@ -200,9 +202,8 @@ impl Sender {
     }
 
     fn went(&mut self, frame: Frame, outcome: Result<Ticket, PublishError>, now: Instant) -> Sent {
-        let Frame { traffic, number, bytes, told, again } = frame;
+        let Frame { traffic, number, size, told, again, .. } = frame;
         let overdue = again && self.window.holds(number);
-        let size = bytes.len();
         let ticket = match outcome {
             Ok(ticket) => {
                 self.window.sent(number, traffic, size, now);
@@ -237,10 +238,11 @@ impl Sender {
         };
         let mut bytes = Vec::new();
         frame.encode(&mut bytes);
+        let size = bytes.len();
         if let Some(packer) = &mut self.packer {
             bytes = packer.pack(bytes);
         }
-        Frame { traffic: *traffic, number: page.id, bytes: bytes.into(), told, again: *again }
+        Frame { traffic: *traffic, number: page.id, bytes: bytes.into(), size, told, again: *again }
     }
 
     /// The page that goes next, if one may.
