@@ -119,6 +119,7 @@ class Yard:
     """Starts brokers, and ends them whatever happens."""
 
     def __init__(self, binaries: pathlib.Path, data: pathlib.Path):
+        self.binaries = binaries
         self.forebay = binaries / "forebay"
         self.rumqttd = binaries / "examples" / "stock_rumqttd"
         self.data = data

@@ -1,13 +1,17 @@
 """The measurements: each a short run of `forebay load` against freshly started brokers, in interleaved rounds."""
 
 import json
+import pathlib
+import re
 import subprocess
 import sys
 
 import brokers
 from brokers import Failure
 
-ALL = ("acks", "one", "chain", "group", "idle")
+ALL = ("acks", "one", "chain", "group", "idle", "query", "size", "backlog")
+# What needs no rounds: once is enough.
+ONCE = ("idle", "query", "size", "backlog")
 SIZE = 100
 WINDOW = 200
 # Turns of disk and relay in one round.
@@ -34,11 +38,12 @@ def run(yard, chosen):
     for number in range(1, chosen.rounds + 1):
         for name in chosen.only:
             print(f"round {number} of {chosen.rounds}: {name}", file=sys.stderr)
-            if name != "idle":
+            if name not in ONCE:
                 globals()[f"_{name}"](yard, chosen, results)
-    if "idle" in chosen.only:
-        # Memory does not depend on the weather: once is enough.
-        _idle(yard, chosen, results)
+    for name in ONCE:
+        if name in chosen.only:
+            print(f"once: {name}", file=sys.stderr)
+            globals()[f"_{name}"](yard, chosen, results)
     return results
 
 
@@ -197,6 +202,43 @@ def _idle(yard, chosen, results):
             lambda broker: ["--idle", chosen.connections, "--pid", broker.pid],
             lambda report, _: {"bytes": report["resident_bytes_per_connection"], "connected": report["still_connected"]},
         )
+
+
+def _query(yard, _chosen, results):
+    """A page of one series' day among ten million records, over HTTP."""
+    found = _said(yard, results, "query", [yard.binaries / "examples" / "first_page", "10000000", str(yard.data)])
+    for page, p99 in re.findall(r"first page of (\d+) +p50 +\S+ +p99 +([0-9.]+)ms", found):
+        results.add(f"query.page_of_{page}.p99_ms", float(p99))
+
+
+def _size(yard, _chosen, results):
+    """The data set in the archive beside the same in rows of SQLite."""
+    found = _said(yard, results, "size", [yard.binaries / "examples" / "size_beside_rows"])
+    for span, times in re.findall(r"segments of an? (\w+) .* 1/([0-9.]+) of the rows", found):
+        results.add(f"size.{span}.times_smaller", float(times))
+
+
+def _backlog(yard, _chosen, results):
+    """Live readings while a million late ones drain."""
+    script = pathlib.Path(__file__).resolve().parent / "backlog.py"
+    found = _said(yard, results, "backlog", [sys.executable, script, "--binaries", yard.binaries])
+    if found:
+        report = json.loads(found)
+        results.add("backlog.live_p99_ms", report["live_p99_ms"])
+        results.add("backlog.drained", report["drained_records_per_second"])
+
+
+def _said(yard, results, name, command):
+    """What a program prints; nothing, and a failure, if it can't."""
+    try:
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        results.failures[name] = str(error)
+        return ""
+    if done.returncode != 0:
+        results.failures[name] = done.stderr.strip()[-300:] or f"it ended with {done.returncode}"
+        return ""
+    return done.stdout
 
 
 def _p50(percentiles):

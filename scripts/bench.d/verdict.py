@@ -20,6 +20,10 @@ TARGETS = (
     ("three relays, one proxy: records end to end against Mosquitto bridges", "full.forebay_group.rate", "full.mosquitto_group.rate", AT_LEAST, 3.0, "x"),
     ("last hop, bytes a record of 1,000 meters against the bridge's", "meters.forebay_group.bytes", "meters.mosquitto_group.bytes", AT_MOST, 0.5, "x"),
     ("last hop, bytes a record at full speed against the bridge's", "full.forebay_group.bytes", "full.mosquitto_group.bytes", AT_MOST, 0.5, "x"),
+    ("first page of one series' day of 10 million records, p99", "query.page_of_1000.p99_ms", None, AT_MOST, 10, "ms"),
+    ("archive of the data set, segments of a week, against rows", "size.week.times_smaller", None, AT_LEAST, 10, "x smaller"),
+    ("p99 of 2,000 live readings/s while a million late ones drain", "backlog.live_p99_ms", None, AT_MOST, 250, "ms"),
+    ("late readings drained a second meanwhile", "backlog.drained", None, AT_LEAST, 100_000, "records/s"),
     ("resident memory of an idle connection", "idle.forebay.bytes", None, AT_MOST, 15 * 1024, "bytes"),
 )
 
@@ -37,6 +41,9 @@ ROWS = (
     ("three relays, one proxy, records/s", "full.{}.rate", ("mosquitto_group", "forebay_group"), "{:,.0f}"),
     ("  bytes a record on the last hop", "full.{}.bytes", ("mosquitto_group", "forebay_group"), "{:,.1f}"),
     ("1,000 meters at 5,000/s, bytes a record", "meters.{}.bytes", ("mosquitto_group", "forebay_group"), "{:,.1f}"),
+    ("a page of 1,000 of 10 million, p99", "query.{}.p99_ms", ("page_of_1000",), "{:,.1f} ms"),
+    ("times smaller than rows, by segment", "size.{}.times_smaller", ("month", "week", "day", "hour"), "{:,.1f}"),
+    ("live p99 while a backlog drains", "backlog.{}", ("live_p99_ms",), "{:,.0f} ms"),
     ("resident bytes of an idle connection", "idle.{}.bytes", ("mosquitto", "rumqttd", "forebay"), "{:,.0f}"),
 )
 
