@@ -296,7 +296,7 @@ async fn c7_a_feed_is_refused_without_a_grant_for_live_and_past_or_with_a_wrong_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn c7_a_revoked_grant_ends_a_feed_within_a_second_and_a_wider_one_leaves_it_alone() {
+async fn c7_a_revoked_grant_ends_a_feed_soon_and_a_wider_one_leaves_it_alone() {
     let (_dir, path) = folder();
     let town = Town::start(guarded(&path, &["relay-1", "ana"], &reader(BOTH, "\"cityA\""))).await;
     let relay = town.client("relay-1").await;

@@ -22,6 +22,7 @@ TARGETS = (
     ("last hop, bytes a record at full speed against the bridge's", "full.forebay_group.bytes", "full.mosquitto_group.bytes", AT_MOST, 0.5, "x"),
     ("first page of one series' day of 10 million records, p99", "query.page_of_1000.p99_ms", None, AT_MOST, 10, "ms"),
     ("archive of the data set, segments of a week, against rows", "size.week.times_smaller", None, AT_LEAST, 10, "x smaller"),
+    ("archive of the data set, segments of an hour, against rows", "size.hour.times_smaller", None, AT_LEAST, 10, "x smaller"),
     ("p99 of 2,000 live readings/s while a million late ones drain", "backlog.live_p99_ms", None, AT_MOST, 250, "ms"),
     ("late readings drained a second meanwhile", "backlog.drained", None, AT_LEAST, 100_000, "records/s"),
     ("resident memory of an idle connection", "idle.forebay.bytes", None, AT_MOST, 15 * 1024, "bytes"),
