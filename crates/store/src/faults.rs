@@ -31,12 +31,13 @@ enum Growth {
 }
 
 impl Faults {
-    /// The next `count` commits fail after their work was applied.
+    /// The next `count` commits fail after their work was applied. Commits that wrote nothing (upkeep that found nothing to do) touch no
+    /// disk and are none of them.
     pub fn fail_commits(&self, count: u32) {
         self.change(|plan| plan.failing = count);
     }
 
-    /// Commits wait at the gate, applied but not durable, until [`Faults::release`].
+    /// Commits that wrote something wait at the gate, applied but not durable, until [`Faults::release`].
     pub fn hold(&self) {
         self.change(|plan| plan.held = true);
     }
@@ -99,8 +100,9 @@ impl Faults {
         Ok(())
     }
 
-    pub(crate) fn before_commit(&self) -> Result<(), Fault> {
-        if !self.armed.load(Ordering::Acquire) {
+    /// `wrote` says whether the transaction changed anything.
+    pub(crate) fn before_commit(&self, wrote: impl FnOnce() -> bool) -> Result<(), Fault> {
+        if !self.armed.load(Ordering::Acquire) || !wrote() {
             return Ok(());
         }
         let mut plan = self.lock();

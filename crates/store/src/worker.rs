@@ -80,11 +80,12 @@ impl<W: Work> Worker<W> {
         self.faults.before_group(&self.connection)?;
         // Dropped on every other way out, it rolls back.
         let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let before = tx.total_changes();
         let done = self.work.apply(&tx, jobs)?;
         if done.len() != count {
             return Err(Fault::Work(format!("{count} jobs got {} answers", done.len()).into()));
         }
-        self.faults.before_commit()?;
+        self.faults.before_commit(|| tx.total_changes() > before)?;
         tx.commit()?;
         Ok(done)
     }
