@@ -23,6 +23,7 @@ const STEPS: &[Step] = &[
     Step { name: "ledger", sql: include_str!("sql/001_ledger.sql") },
     Step { name: "alarms", sql: include_str!("sql/002_alarms.sql") },
     Step { name: "sponsoring", sql: include_str!("sql/003_sponsoring.sql") },
+    Step { name: "record states", sql: include_str!("sql/004_record_states.sql") },
 ];
 
 /// A ledger is small and rarely written: many fit into one process.

@@ -13,6 +13,7 @@
 pub mod audit;
 pub mod cargo;
 pub mod chain;
+pub mod changes;
 mod collect;
 pub mod config;
 mod confirm;

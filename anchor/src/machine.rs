@@ -14,6 +14,7 @@
 use std::time::Duration;
 
 use wire::At;
+use wire::state::ChainEvent;
 
 use crate::chain::Mined;
 use crate::limits;
@@ -243,6 +244,18 @@ pub fn step(before: &Progress, event: &Event, now: At) -> (Progress, Action) {
             State::Mined | State::Final => (*before, Action::Wait),
             _ => (fail(before, Failure::ForeignHead, now), Action::Rest),
         },
+    }
+}
+
+/// What a step of the batch is for the records in it. A batch that is to be signed anew was submitted all the same.
+#[must_use]
+pub fn record_event(before: State, after: State) -> Option<ChainEvent> {
+    match (before, after) {
+        (State::Final, State::Final) => None,
+        (_, State::Final) => Some(ChainEvent::Finalised),
+        (State::Final, _) => Some(ChainEvent::Reverted),
+        (State::Batched, State::Signed | State::Sent | State::Mined | State::Failed) => Some(ChainEvent::Submitted),
+        _ => None,
     }
 }
 

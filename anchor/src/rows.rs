@@ -2,11 +2,12 @@
 
 use alloy::primitives::Address;
 use rusqlite::{OptionalExtension, Params, Row, Transaction as Tx, params};
+use wire::state::{Anchored, ServerState};
 use wire::{At, ChunkHeader, Digest, Epoch};
 
 use crate::chain::{Fees, Identity, Mined};
 use crate::ledger::{LedgerError, Standing, Target};
-use crate::machine::{Failure, Progress, State};
+use crate::machine::{Failure, Progress, State, record_event};
 use crate::registry::Entry;
 
 /// One batch.
@@ -26,6 +27,10 @@ pub struct Batch {
     pub prev: Option<Digest>,
     /// Where it is.
     pub progress: Progress,
+    /// How far its records have come.
+    pub record: Anchored,
+    /// Since when.
+    pub record_since: At,
 }
 
 impl Batch {
@@ -44,6 +49,7 @@ impl Batch {
         let number = unsigned(row, 0)?;
         let damaged = |what| Err(LedgerError::Damaged { batch: number, what });
         let Some(state) = State::parse(&row.get::<_, String>(6)?) else { return Ok(damaged("state")) };
+        let Some(record) = record_of(&row.get::<_, String>(17)?) else { return Ok(damaged("record_state")) };
         let failure = row.get::<_, Option<String>>(11)?;
         let mined = match row.get::<_, Option<Digest>>(12)? {
             None => None,
@@ -75,12 +81,14 @@ impl Batch {
             closed_at: row.get(4)?,
             prev: row.get(5)?,
             progress,
+            record,
+            record_since: row.get(18)?,
         }))
     }
 }
 
 const BATCH: &str = "SELECT number, root, first_seq, count, closed_at, prev, state, since, offered_at, unseen, reverts, failure,
-                            tx, block_number, block_hash, log_index, gas_used FROM batches ";
+                            tx, block_number, block_hash, log_index, gas_used, record_state, record_since FROM batches ";
 
 /// One leaf of a batch: a chunk's header.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -193,18 +201,40 @@ pub(crate) fn insert(tx: &Tx<'_>, root: &Digest, count: u64, records: u64, now: 
     let sql = "SELECT ifnull(max(number), 0), ifnull(max(first_seq + count), 1) FROM batches";
     let (last, first_seq): (i64, i64) = tx.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
     tx.execute(
-        "INSERT INTO batches (number, root, first_seq, count, records, closed_at, state, since, offered_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'BATCHED', ?6, ?6)",
+        "INSERT INTO batches (number, root, first_seq, count, records, closed_at, state, since, offered_at, record_state, record_since, change)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'BATCHED', ?6, ?6,
+                 (SELECT CASE kind WHEN 'terminal' THEN 'ServerAccepted' ELSE 'RequestCompleted' END FROM party), ?6,
+                 (SELECT ifnull(max(change), 0) + 1 FROM batches))",
         params![last + 1, root, first_seq, count as i64, records as i64, now],
     )?;
     Ok((last + 1) as u64)
 }
 
+/// How far records have come by the name in the ledger.
+pub(crate) fn record_of(name: &str) -> Option<Anchored> {
+    match name {
+        "ServerAccepted" | "RequestCompleted" => Some(Anchored::Waiting),
+        "SentToChain" => Some(Anchored::SentToChain),
+        "OnChain" => Some(Anchored::OnChain),
+        _ => None,
+    }
+}
+
+/// Keeps the progress of a batch, and with it how far its records have come.
 pub(crate) fn save(tx: &Tx<'_>, batch: u64, progress: &Progress) -> Result<(), LedgerError> {
     let mined = progress.mined;
+    let before = need(tx, batch)?;
+    let moved = match record_event(before.progress.state, progress.state) {
+        None => before.record,
+        Some(event) => before.record.after(event).map_err(|_| LedgerError::Damaged { batch, what: "record_state" })?,
+    };
+    // The names of what comes before are the party's own, and never come back.
+    let record = (moved != before.record).then(|| ServerState::of(moved).as_str());
     tx.prepare_cached(
         "UPDATE batches SET state = ?2, since = ?3, offered_at = ?4, unseen = ?5, reverts = ?6, failure = ?7,
-                            tx = ?8, block_number = ?9, block_hash = ?10, log_index = ?11, gas_used = ?12
+                            tx = ?8, block_number = ?9, block_hash = ?10, log_index = ?11, gas_used = ?12,
+                            record_state = ifnull(?13, record_state), record_since = CASE WHEN ?13 IS NULL THEN record_since ELSE ?14 END,
+                            change = (SELECT max(change) + 1 FROM batches)
          WHERE number = ?1",
     )?
     .execute(params![
@@ -220,6 +250,9 @@ pub(crate) fn save(tx: &Tx<'_>, batch: u64, progress: &Progress) -> Result<(), L
         mined.map(|mined| mined.block_hash),
         mined.map(|mined| mined.log_index as i64),
         mined.map(|mined| mined.gas_used as i64),
+        record,
+        // Of the two the one that was set by this step: a batch whose block vanished has no time of its own.
+        progress.since.max(progress.offered_at),
     ])?;
     Ok(())
 }

@@ -86,6 +86,10 @@ impl LedgerView {
         self.read(|tx| rows::many(tx, "WHERE number >= ?1 ORDER BY number", params![number as i64]))
     }
 
+    pub(crate) fn source(&self) -> Epoch {
+        self.source
+    }
+
     /// Whether chunks of the database `source` are what this view looks for.
     #[must_use]
     pub fn is_source(&self, source: Epoch) -> bool {

@@ -5,11 +5,9 @@
 use std::sync::Arc;
 
 use anchor::ledger::Standing;
-use anchor::machine::State;
 use anchor::rows::Place;
 use anchor::{ChunkSource, Ledger, LedgerError, Proof, ProveError, SourceError};
 use archive::{Archive, ReadError};
-use serde::{Deserialize, Serialize};
 use wire::digest::Salt;
 use wire::{ChunkHeader, Digest, Epoch, EpochSecret, Record, RecordKey};
 
@@ -26,27 +24,6 @@ impl ChunkSource for Chunks {
 
     fn epoch(&self) -> Epoch {
         self.0.epoch()
-    }
-}
-
-/// The server's states of a record, named after the patent (B3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ServerState {
-    /// Durable here, not on its way to the chain yet.
-    RequestCompleted,
-    /// A transaction for it is signed, and not final: it may have to be sent again.
-    SentToChain,
-    /// On chain for good.
-    OnChain,
-}
-
-impl From<State> for ServerState {
-    fn from(state: State) -> Self {
-        match state {
-            State::Batched => Self::RequestCompleted,
-            State::Final => Self::OnChain,
-            State::Signed | State::Sent | State::Mined | State::Failed => Self::SentToChain,
-        }
     }
 }
 

@@ -7,9 +7,9 @@ use anchor::rows::Place;
 use archive::{Archive, ReadError};
 use serde::{Deserialize, Serialize};
 use wire::digest::to_hex;
+use wire::state::ServerState;
 use wire::{At, RecordKey, RelayId};
 
-use crate::anchoring::ServerState;
 use crate::gaps::with_graves;
 use crate::graves::{Graves, Stretch, Tombstone};
 use crate::index::{self, Index, Standing};
@@ -205,7 +205,7 @@ impl Whereabouts {
     /// Adds what the anchor ledger knows of its chunk.
     pub(crate) fn is_batched(&mut self, place: &Place) {
         let progress = &place.batch.progress;
-        let state = ServerState::from(progress.state);
+        let state = ServerState::of(place.batch.record);
         let mined = progress.mined.as_ref();
         self.rung = match state {
             ServerState::RequestCompleted => Rung::Batched,

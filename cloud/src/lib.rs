@@ -37,7 +37,6 @@ pub mod registry;
 pub mod sponsor;
 mod walk;
 
-pub use anchoring::ServerState;
 pub use broker::Access;
 pub use cloud::{Cloud, Parts, StartError};
 pub use config::{Config, ConfigError};
@@ -49,3 +48,4 @@ pub use ladder::Rung;
 pub use problem::Problem;
 pub use question::Ask;
 pub use reading::{Page, Payload, Reading};
+pub use wire::state::ServerState;

@@ -83,6 +83,31 @@ fn b2_every_state_with_every_event_keeps_the_rules() {
     }
 }
 
+#[test]
+fn b2_b3_every_step_of_a_batch_is_one_that_its_records_know() {
+    use wire::state::Anchored;
+    let fits = |state, record| match state {
+        State::Final => record == Anchored::OnChain,
+        // Again, when it was signed before.
+        State::Batched => matches!(record, Anchored::Waiting | Anchored::SentToChain),
+        State::Signed | State::Sent | State::Mined | State::Failed => record == Anchored::SentToChain,
+    };
+    for state in State::ALL {
+        for event in events() {
+            for record in Anchored::ALL.into_iter().filter(|record| fits(state, *record)) {
+                let (after, _) = step(&of(state), &event, NOW);
+                let told = format!("{record} in {state:?} + {event:?} -> {after:?}");
+                let next = match record_event(state, after.state) {
+                    None => record,
+                    Some(event) => record.after(event).expect(&told),
+                };
+                assert!(fits(after.state, next), "{told}, {next}");
+                assert!(next != Anchored::Waiting || record == Anchored::Waiting, "{told}: what was submitted once stays so");
+            }
+        }
+    }
+}
+
 /// Follows the events and gives the end.
 fn follow(start: Progress, way: &[(Event, Action)]) -> Progress {
     way.iter().fold(start, |before, (event, expected)| {

@@ -20,6 +20,7 @@ pub mod merkle;
 pub mod openadr;
 pub mod packed;
 pub mod record;
+pub mod state;
 pub mod system;
 pub mod topics;
 pub mod uplink;
