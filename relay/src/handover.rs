@@ -4,6 +4,7 @@
 //! are sent, receipted and deleted like everything else, so custody is in one place at every moment. The reply names the frames; that
 //! they have arrived the cloud sees itself.
 
+mod prove;
 mod pulls;
 
 use std::convert::Infallible;
@@ -22,6 +23,7 @@ use wire::{Command, Intervals};
 use crate::index::Asked;
 use crate::metrics::Metrics;
 use crate::outlet::Outlet;
+use prove::Wanted;
 use pulls::{Pulls, Range};
 
 /// How long a hand-over waits for room in the outgoing lanes.
@@ -31,6 +33,8 @@ const ROOM_EVERY: Duration = Duration::from_millis(20);
 /// Replies and flushes that wait, at most. A reply that finds no room is dropped: whoever asked asks again.
 const REPLIES_MAX: usize = 1_024;
 const FLUSHES_MAX: usize = 64;
+/// Records that wait to be shown, at most; more are refused.
+const PROVES_MAX: usize = 256;
 /// How often a reply is said whose connection ends under it.
 const REPLY_TRIES: u32 = 3;
 
@@ -54,6 +58,7 @@ pub struct Handover {
     pulls: Mutex<Pulls>,
     pulled: Notify,
     flushes: (mpsc::Sender<u64>, Mutex<Option<mpsc::Receiver<u64>>>),
+    proves: (mpsc::Sender<Wanted>, Mutex<Option<mpsc::Receiver<Wanted>>>),
     replies: (mpsc::Sender<Reply>, Mutex<Option<mpsc::Receiver<Reply>>>),
     asked: Asked,
 }
@@ -73,6 +78,7 @@ impl Handover {
     pub fn new(archive: Archive, outgoing_budget: u64, metrics: Metrics) -> Self {
         let (flush, flushes) = mpsc::channel(FLUSHES_MAX);
         let (reply, replies) = mpsc::channel(REPLIES_MAX);
+        let (prove, proves) = mpsc::channel(PROVES_MAX);
         Self {
             archive,
             outgoing_budget,
@@ -80,6 +86,7 @@ impl Handover {
             pulls: Mutex::default(),
             pulled: Notify::new(),
             flushes: (flush, Mutex::new(Some(flushes))),
+            proves: (prove, Mutex::new(Some(proves))),
             replies: (reply, Mutex::new(Some(replies))),
             asked: Asked::default(),
         }
@@ -156,6 +163,11 @@ impl Handover {
                 tracing::debug!(command = id, stretches = stretches.len(), "the cloud's index differs");
                 self.asked.add(stretches.into_iter().map(|Stretch { after, through }| (after + 1, through)).collect());
             }
+            Command::Prove { id, chunk, key } => {
+                if self.proves.0.try_send(Wanted { id, chunk, key }).is_err() {
+                    self.fail(id, "too many records wait to be shown");
+                }
+            }
         }
     }
 
@@ -167,11 +179,13 @@ impl Handover {
         let (Some(flushes), Some(replies)) = (self.flushes.1.lock().take(), self.replies.1.lock().take()) else {
             return Ok(());
         };
+        let Some(proves) = self.proves.1.lock().take() else { return Ok(()) };
         tokio::select! {
             biased;
             () = stop.stopped() => {}
             () = self.pull() => {}
             () = self.flush(flushes) => {}
+            () = self.show(proves) => {}
             () = say(outlet, replies) => {}
         }
         Ok(())

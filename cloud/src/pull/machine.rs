@@ -116,7 +116,8 @@ impl Machine {
         self.heard(relay);
         let running = self.running.get_mut(&reply.command).filter(|running| running.ask.relay == *relay)?;
         match &reply.outcome {
-            Outcome::Failed { .. } => self.end(reply.command, Ending::Failed),
+            // A record that is shown answers no pull.
+            Outcome::Failed { .. } | Outcome::Shown(_) => self.end(reply.command, Ending::Failed),
             Outcome::Done { frames, .. } if frames.is_empty() => self.end(reply.command, Ending::Arrived),
             Outcome::Done { frames, .. } => {
                 running.frames = Some(Frames { relay_epoch: reply.relay_epoch, awaited: frames.clone() });

@@ -6,6 +6,7 @@
 //! entry              [chunk uint, series tstr, epoch uint, at_min int, at_max int, records uint, seqs intervals, root bstr .size 32]
 //! up/{relay}/reply   [1, relay epoch uint, command uint, 0, frames intervals, records uint]
 //!                    [1, relay epoch uint, command uint, 1, reason tstr]
+//!                    [1, relay epoch uint, command uint, 2, shown]         see [`crate::statement`]
 //! ```
 //!
 //! A page states *all* chunks whose numbers lie above `after` and not above `through`. So an addition, a deletion and a repetition are
@@ -20,6 +21,7 @@ use crate::frame::check_version;
 use crate::ids::{Epoch, Series};
 use crate::intervals::Intervals;
 use crate::record::At;
+use crate::statement::Shown;
 use crate::uplink::NUMBER_MAX;
 
 /// Entries of one page, at most.
@@ -252,6 +254,8 @@ pub enum Outcome {
         /// Why, for the log and the asker.
         reason: String,
     },
+    /// The record that was asked about, with its way to the chunk's root. The relay keeps it.
+    Shown(Box<Shown>),
 }
 
 impl Reply {
@@ -274,6 +278,7 @@ impl Reply {
                 }
                 Outcome::Failed { reason: reason.to_owned() }
             }
+            (2, 5) => Outcome::Shown(Box::new(Shown::read(&mut r)?)),
             _ => return Err(Fault::Rule { field: "reply", rule: "is of an unknown kind" }),
         };
         r.end()?;
@@ -297,6 +302,10 @@ impl Reply {
             Outcome::Failed { reason } => {
                 put_uint(&mut out, 1);
                 put_text(&mut out, &reason[..reason.floor_char_boundary(REASON_BYTES_MAX)]);
+            }
+            Outcome::Shown(shown) => {
+                put_uint(&mut out, 2);
+                shown.write(&mut out);
             }
         }
         out

@@ -6,6 +6,7 @@
 //! down/{relay}/receipts   [1, relay epoch uint, intervals]
 //! down/{relay}/commands   [1, id uint, 0]  or  [1, id uint, 1, series tstr, from int, to int]
 //!                         or  [1, id uint, 2, [[after uint, through uint], …]]
+//!                         or  [1, id uint, 3, chunk uint, series tstr, epoch uint, seq uint]
 //! ```
 //!
 //! A frame's number is the id of the page that holds its runs at the relay. It never changes, so a frame that is sent again
@@ -14,10 +15,11 @@
 use crate::cbor::{Fault, Strict, put_array, put_bool, put_bytes, put_int, put_text, put_uint};
 use crate::digest::EpochSecret;
 use crate::frame::{RunView, Runs, SECRETS_MAX, check_version, count_runs};
-use crate::ids::{Epoch, RelayId, SensorId, Series};
+use crate::ids::{Epoch, RecordKey, RelayId, SensorId, Series};
 use crate::index::{STRETCHES_MAX, Stretch};
 use crate::intervals::Intervals;
 use crate::record::At;
+use crate::statement::{read_key, write_key};
 
 /// Largest number of a frame: the id of a row, which is signed. Beyond, it would turn negative in the databases of both sides.
 pub const NUMBER_MAX: u64 = i64::MAX as u64;
@@ -182,6 +184,15 @@ pub enum Command {
         /// The stretches.
         stretches: Vec<Stretch>,
     },
+    /// Show one record with its way to the root of its chunk, and keep it.
+    Prove {
+        /// Number of the command; the reply repeats it.
+        id: u64,
+        /// The chunk, by the relay's number.
+        chunk: u64,
+        /// The record.
+        key: RecordKey,
+    },
 }
 
 impl Command {
@@ -215,6 +226,7 @@ impl Command {
                 }
                 Self::Index { id, stretches }
             }
+            (3, 7) => Self::Prove { id, chunk: r.uint()?, key: read_key(&mut r)? },
             _ => return Err(Fault::Rule { field: "command", rule: "is of an unknown kind" }),
         };
         r.end()?;
@@ -250,6 +262,14 @@ impl Command {
                     put_array(&mut out, 2);
                     stretch.write(&mut out);
                 }
+            }
+            Self::Prove { id, chunk, key } => {
+                put_array(&mut out, 7);
+                put_uint(&mut out, 1);
+                put_uint(&mut out, *id);
+                put_uint(&mut out, 3);
+                put_uint(&mut out, *chunk);
+                write_key(key, &mut out);
             }
         }
         out
@@ -290,6 +310,7 @@ mod tests {
             Command::Flush { id: 4 },
             Command::Pull { id: 5, series: "a/b/c".parse().unwrap(), from: 0, to: 9 },
             Command::Index { id: 6, stretches },
+            Command::Prove { id: 7, chunk: 12, key: "a/b/c@9f.3".parse().unwrap() },
         ] {
             assert_eq!(Command::parse(&command.encode()), Ok(command));
         }

@@ -9,8 +9,8 @@ use wire::cbor::Strict;
 use wire::group::{Heartbeat, Lease, TermLimits};
 use wire::index::{Index, IndexEntry, Outcome, Reply, Stretch};
 use wire::{
-    ChunkHeader, Command, Epoch, EpochSecret, FrameView, Intervals, Operation, Receipt, RecordKey, RunBuilder, RunView, Topic,
-    UpFrame, encode_frame, packed,
+    ChunkHeader, Command, Epoch, EpochSecret, FrameView, Intervals, Operation, Receipt, Record, RecordKey, RunBuilder, RunView,
+    Shown, Statement, Topic, UpFrame, encode_frame, packed,
 };
 
 fn run(series: &str, first: u64, count: u64) -> Vec<u8> {
@@ -118,6 +118,16 @@ fn c4_fuzzed_words_of_relays_and_the_cloud_have_one_spelling() {
         root: [7; 32],
     };
     let until = TermLimits { time: Duration::from_secs(9), bytes: 1, frames: 300 };
+    let sound = IndexEntry { at_min: 4, ..entry.clone() };
+    let statement = Statement::of("relay-1".parse().unwrap(), Epoch(3), 1_451_606_400_000_000_000, &sound);
+    let record =
+        Record { key: "cityA/meter-1/power@5.2".parse().unwrap(), at: 9, operation: Operation::Store, payload: b"1.5".to_vec() };
+    let shown = Shown { record, salt: [8; 16], chunk: 5, index: 1, path: vec![[1; 32], [2; 32]] };
+    let encoded = |statement: &Statement| {
+        let mut out = Vec::new();
+        statement.encode(&mut out);
+        out
+    };
     let seeds = [
         Heartbeat {
             group: "north".parse().unwrap(),
@@ -146,6 +156,9 @@ fn c4_fuzzed_words_of_relays_and_the_cloud_have_one_spelling() {
         Reply { relay_epoch: Epoch(3), command: 8, outcome: Outcome::Failed { reason: "no".to_owned() } }.encode(),
         Command::Pull { id: 5, series: "a/b/c".parse().unwrap(), from: 0, to: 9 }.encode(),
         Command::Index { id: 6, stretches: vec![stretch] }.encode(),
+        Command::Prove { id: 7, chunk: 12, key: "a/b/c@9f.3".parse().unwrap() }.encode(),
+        Reply { relay_epoch: Epoch(3), command: 8, outcome: Outcome::Shown(Box::new(shown)) }.encode(),
+        encoded(&statement),
         Receipt { relay_epoch: Epoch(3), numbers: [(1, 4), (9, 9)].into_iter().collect() }.encode(),
     ];
     fuzz(&seeds, |bytes| {
@@ -156,6 +169,7 @@ fn c4_fuzzed_words_of_relays_and_the_cloud_have_one_spelling() {
             Reply::parse(bytes).map(|read| read.encode()),
             Command::parse(bytes).map(|read| read.encode()),
             Receipt::parse(bytes).map(|read| read.encode()),
+            Statement::parse(bytes).map(|read| encoded(&read)),
         ];
         for again in again.iter().flatten() {
             assert_eq!(again, bytes);

@@ -2,7 +2,8 @@
 
 use wire::digest::{leaf, to_hex};
 use wire::{
-    Announcement, ChunkHeader, Command, Epoch, EpochSecret, FrameView, Operation, Receipt, Record, RunBuilder, RunView, UpFrame,
+    Announcement, ChunkHeader, Command, Epoch, EpochSecret, FrameView, Operation, Receipt, Record, RunBuilder, RunView,
+    Statement, UpFrame,
 };
 use wire::{encode_frame, merkle};
 
@@ -93,7 +94,18 @@ fn v1_chunk_header() {
     header.encode(&mut bytes);
     assert_vector!("chunk_header_v1", bytes);
     assert_vector!("chunk_leaf_v1", header.leaf());
-    assert_eq!(ChunkHeader::parse(&bytes), Ok(header));
+    assert_eq!(ChunkHeader::parse(&bytes).as_ref(), Ok(&header));
+    let statement = Statement {
+        relay: "relay-1".parse().unwrap(),
+        relay_epoch: Epoch(0xabcd),
+        chunk: 12,
+        at: 1_451_606_460_000_000_000,
+        header,
+    };
+    let mut bytes = Vec::new();
+    statement.encode(&mut bytes);
+    assert_vector!("statement_v1", bytes);
+    assert_vector!("statement_leaf_v1", statement.leaf());
 }
 
 #[test]
@@ -125,6 +137,7 @@ fn v1_uplink() {
     assert_vector!("command_flush_v1", Command::Flush { id: 24 }.encode());
     let series = "cityA/meter-0017/power/active".parse().unwrap();
     assert_vector!("command_pull_v1", Command::Pull { id: 25, series, from: 0, to: i64::MAX }.encode());
+    assert_vector!("command_prove_v1", Command::Prove { id: 26, chunk: 12, key: first().key }.encode());
 }
 
 #[test]

@@ -148,7 +148,7 @@ async fn a12_a_pull_finds_what_was_stored_a_moment_ago_and_equal_pulls_name_the_
     let pull = |id| Command::Pull { id, series: "cityA/meter-1/power".parse().unwrap(), from: 0, to: i64::MAX };
     let frames = async |id| match cloud.reply(id).await.outcome {
         Outcome::Done { frames, .. } => frames,
-        failed @ Outcome::Failed { .. } => panic!("{failed:?}"),
+        other => panic!("{other:?}"),
     };
     eventually("the uplink", async || town.metric("relay_uplink_connected") == 1).await;
     cloud.command(pull(1)).await;
@@ -219,5 +219,53 @@ async fn a5_an_index_that_the_cloud_does_not_take_is_said_again() {
     let after = said();
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     assert_eq!(said(), after, "and then there is nothing to say");
+    town.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c5_a_record_is_shown_with_its_way_to_the_stated_root_and_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let cloud = Cloud::start().await;
+    let town = Town::start(dev(folder.path(), Some(cloud.address))).await;
+    let sensor = town.client("meter-1").await;
+    for n in 0..5 {
+        sensor.publish("op/store/cityA/meter-1/power", format!("{n}")).await.unwrap();
+    }
+    close(&town).await;
+    eventually("the entry", async || cloud.index().len() == 1).await;
+    let entry = cloud.index().remove(0);
+    let key = |seq| wire::RecordKey { series: entry.series.clone(), epoch: entry.epoch, seq };
+    let show = async |id, chunk, seq| {
+        cloud.command(Command::Prove { id, chunk, key: key(seq) }).await;
+        cloud.reply(id).await.outcome
+    };
+    for seq in 1..=5 {
+        let Outcome::Shown(shown) = show(seq, entry.chunk, seq).await else { panic!("nothing is shown") };
+        assert_eq!((shown.record.payload, &shown.record.key), ((seq - 1).to_string().into_bytes(), &key(seq)));
+        let record = wire::Record { payload: (seq - 1).to_string().into_bytes(), ..shown.record };
+        let leaf = wire::digest::leaf(&record.view(), &shown.salt);
+        assert!(wire::merkle::verify(&leaf, shown.index, entry.records, &shown.path, &entry.root));
+    }
+    for (id, chunk, seq) in [(6, entry.chunk, 6), (7, entry.chunk + 1, 1), (8, u64::MAX, 1)] {
+        assert!(matches!(show(id, chunk, seq).await, Outcome::Failed { reason } if reason.contains("not in the storage area")));
+    }
+    assert_eq!(stored(&town.archive, "cityA/meter-1/power").len(), 5, "nothing was handed over");
+    // Somebody who has the file changes what the chunk holds: it can't be shown, or does not lead to the root.
+    let file = rusqlite::Connection::open(folder.path().join("data/archive.sqlite")).unwrap();
+    let body: Vec<u8> = file.query_row("SELECT body FROM chunks", [], |row| row.get(0)).unwrap();
+    for place in 0..body.len() {
+        let mut changed = body.clone();
+        changed[place] ^= 1;
+        file.execute("UPDATE chunks SET body = ?1", [&changed]).unwrap();
+        match show(100 + place as u64, entry.chunk, 3).await {
+            Outcome::Failed { reason } => assert!(reason.contains("can't be read"), "{reason}"),
+            Outcome::Shown(shown) => {
+                let leaf = wire::digest::leaf(&shown.record.view(), &shown.salt);
+                let holds = wire::merkle::verify(&leaf, shown.index, entry.records, &shown.path, &entry.root);
+                assert!(!holds || shown.record.payload == b"2", "byte {place}");
+            }
+            done @ Outcome::Done { .. } => panic!("{done:?}"),
+        }
+    }
     town.stop().await;
 }
