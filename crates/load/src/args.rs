@@ -69,6 +69,9 @@ pub struct Args {
     /// Publish frames of that many records, as an edge agent does, to op/OPERATION/AREA/SENSOR of the topic.
     #[arg(long, default_value_t = 0)]
     pub frames: u64,
+    /// Frames that never tell the secret of their epoch: nobody can compute digests of their records, and what is measured is the rest.
+    #[arg(long, requires = "frames")]
+    pub unannounced: bool,
     /// Open that many connections that say nothing, and report the memory that --pid takes for each.
     #[arg(long, conflicts_with_all = ["disk", "subscribers", "frames", "messages"])]
     pub idle: Option<usize>,
@@ -127,6 +130,7 @@ pub(crate) struct Traffic {
     pub(crate) subscribe_qos: u8,
     pub(crate) lead: u64,
     pub(crate) frames: Option<u64>,
+    pub(crate) announced: bool,
 }
 
 impl Traffic {
@@ -192,6 +196,7 @@ impl Args {
             endpoints,
             subscribe_to,
             frames,
+            announced: !self.unannounced,
         })))
     }
 }

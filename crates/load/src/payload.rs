@@ -123,7 +123,8 @@ pub(crate) struct Frames {
     series: Series,
     operation: Operation,
     epoch: Epoch,
-    secret: EpochSecret,
+    /// What the first frame announces.
+    secret: Option<EpochSecret>,
     count: u64,
     began: At,
     run: u32,
@@ -147,7 +148,7 @@ pub(crate) struct FramePlan {
     pub(crate) connection: u16,
     /// Random: the epoch's id and secret.
     pub(crate) epoch: u64,
-    pub(crate) secret: [u8; 32],
+    pub(crate) secret: Option<[u8; 32]>,
 }
 
 impl Frames {
@@ -158,7 +159,7 @@ impl Frames {
             series: plan.series,
             operation: plan.operation,
             epoch: Epoch(plan.epoch),
-            secret: EpochSecret::new(plan.secret),
+            secret: plan.secret.map(EpochSecret::new),
             count: plan.records,
             began: plan.began,
             run: plan.run,
@@ -181,10 +182,9 @@ impl Frames {
         }
         self.encoded.clear();
         run.write(self.epoch, first + 1, &mut self.encoded);
-        let secret = [(self.epoch, self.secret.clone())];
-        let announced = if number == 0 { &secret[..] } else { &[] };
+        let announced = self.secret.clone().filter(|_| number == 0).map(|secret| (self.epoch, secret));
         self.frame.clear();
-        wire::encode_frame(announced, &[&self.encoded], &mut self.frame);
+        wire::encode_frame(announced.as_slice(), &[&self.encoded], &mut self.frame);
         let start = out.len();
         let id_at = self.header.put(out, self.frame.len());
         if let Some(id_at) = id_at {
@@ -237,6 +237,12 @@ mod tests {
 
     #[test]
     fn frames_are_canonical_and_number_their_records_without_a_gap() {
+        for secret in [Some([9; 32]), None] {
+            check_frames(secret);
+        }
+    }
+
+    fn check_frames(secret: Option<[u8; 32]>) {
         let mut frames = Frames::new(FramePlan {
             version: Version::V5,
             qos: 1,
@@ -248,7 +254,7 @@ mod tests {
             run: 1,
             connection: 2,
             epoch: 0xabc,
-            secret: [9; 32],
+            secret,
         });
         let mut next = 1;
         for number in 0..200 {
@@ -258,7 +264,7 @@ mod tests {
             assert_eq!(whole, out.len());
             let message = incoming(Version::V5, packet).unwrap();
             let frame = wire::FrameView::parse(message.payload).unwrap();
-            assert_eq!(frame.secrets.len(), usize::from(number == 0));
+            assert_eq!(frame.secrets.len(), usize::from(number == 0 && secret.is_some()));
             for record in frame.runs().flat_map(|run| run.records()) {
                 assert_eq!(record.seq, next);
                 assert_eq!(record.series, "bench/meter-1/power");

@@ -201,7 +201,7 @@ fn source(plan: &Traffic, version: Version, connection: u16, origin: &Origin) ->
         run: origin.run,
         connection,
         epoch: u64::from_be_bytes(random()?),
-        secret: random()?,
+        secret: plan.announced.then(random).transpose()?,
     }))))
 }
 
