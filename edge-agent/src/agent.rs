@@ -165,12 +165,12 @@ fn open_outbox(config: &Config, parts: &mut Parts) -> Result<(Outbox, Option<Pat
     let path = config.data.join(OUTBOX_FILE);
     let fresh = Fresh { epoch: parts.rng.random(), secret: parts.rng.random(), now: parts.clock.now() };
     let bytes_max = config.outbox.bytes_max.bytes();
-    match Outbox::open(&path, &config.sensor, bytes_max, &fresh) {
+    match Outbox::open(&path, &config.sensor, bytes_max, &fresh, parts.clock.clone()) {
         Err(OutboxError::Open(store::OpenError::Corrupt { detail, .. })) => {
             let aside = store::quarantine(&path).map_err(OutboxError::Quarantine)?;
             let sensor = &config.sensor;
             tracing::error!(%sensor, detail, aside = %aside.display(), "the outbox was damaged; a fresh one with a new epoch goes on");
-            Ok((Outbox::open(&path, sensor, bytes_max, &fresh)?, Some(aside)))
+            Ok((Outbox::open(&path, sensor, bytes_max, &fresh, parts.clock.clone())?, Some(aside)))
         }
         opened => Ok((opened?, None)),
     }

@@ -6,8 +6,9 @@ use anchor::Ledger;
 use chassis::{Clock, Stop};
 use store::Fault;
 
-use crate::anchoring::{FollowError, Follower};
+use crate::anchoring::{self, FollowError};
 use crate::config::ChunkConfig;
+use crate::limits::CHANGES_PER_COMMIT_MAX;
 use crate::metrics::Metrics;
 use crate::outbox::{ChunkLimits, Outbox};
 
@@ -36,9 +37,8 @@ enum PassError {
 impl Chunker {
     /// Works until stopped. A pass that fails is tried again: nobody waits for it.
     pub(crate) async fn run(self, stop: Stop) -> Result<(), Fault> {
-        let mut follower = self.ledger.clone().map(|ledger| Follower::new(ledger, self.outbox.clone()));
         loop {
-            match self.pass(&mut follower).await {
+            match self.pass().await {
                 Ok(true) => continue,
                 Ok(false) => {}
                 Err(PassError::Outbox(fault @ (Fault::Stopped | Fault::Panicked(_)))) => return Err(fault),
@@ -55,20 +55,21 @@ impl Chunker {
     }
 
     /// Says whether another pass should follow at once.
-    async fn pass(&self, follower: &mut Option<Follower>) -> Result<bool, PassError> {
-        if let Some(mut following) = follower.take() {
-            let (back, changes) = tokio::task::spawn_blocking(move || {
-                let changes = following.look();
-                (following, changes)
-            })
-            .await?;
-            let following = follower.insert(back);
-            for change in changes? {
-                self.outbox.mark(change.first, change.last, change.event).await?;
-                following.told(&change);
-            }
+    async fn pass(&self) -> Result<bool, PassError> {
+        let more = self.follow().await?;
+        Ok(self.outbox.group(self.limits(), self.clock.now()).await? || more)
+    }
+
+    /// Takes over what the ledger has to tell; says whether it may have more.
+    async fn follow(&self) -> Result<bool, PassError> {
+        let Some(ledger) = self.ledger.clone() else { return Ok(false) };
+        let outbox = self.outbox.clone();
+        let news = tokio::task::spawn_blocking(move || anchoring::look(&ledger, &outbox)).await??;
+        let more = news.changes.len() >= CHANGES_PER_COMMIT_MAX;
+        if !news.changes.is_empty() {
+            self.outbox.follow(news.ledger, news.changes).await?;
         }
-        Ok(self.outbox.group(self.limits(), self.clock.now()).await?)
+        Ok(more)
     }
 
     fn limits(&self) -> ChunkLimits {

@@ -22,6 +22,10 @@ pub const GROUP_BYTES_MAX: usize = 4096 * KIB;
 pub const QUEUE_BYTES_MAX: usize = 8192 * KIB;
 /// Chunks that one pass makes before it lets readings in again.
 pub const CHUNKS_PER_PASS_MAX: usize = 64;
+/// Rows that one pass purges before it lets readings in again: some milliseconds of the writer.
+pub const PURGE_ROWS_MAX: usize = 1024;
+/// Batches whose changes one commit takes over from the anchor ledger.
+pub const CHANGES_PER_COMMIT_MAX: usize = 8;
 /// Rows of a line or CSV input that are taken with one commit at most.
 pub const INPUT_BATCH_MAX: usize = 512;
 /// Longest line that is read from stdin; a longer one is a bad line.

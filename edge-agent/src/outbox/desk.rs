@@ -5,12 +5,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use anchor::changes::{Change, LedgerId};
+use chassis::Clock;
 use store::rusqlite::{OptionalExtension, Transaction, params};
 use store::{Fault, Work};
 use tokio::sync::watch;
 use wire::{At, SensorId, Series};
 
 use super::budget::{Budget, Claim};
+use super::following;
 use super::grouping::{self, ChunkLimits};
 use super::reporting;
 use super::responses::{self, Noted};
@@ -20,7 +23,6 @@ use super::taking::Taking;
 use super::targets::{self, Entry};
 use crate::progress::Progress;
 use crate::reading::{Position, Reading};
-use crate::state::Event;
 
 /// What can be asked of the writer.
 pub(crate) enum Job {
@@ -34,8 +36,8 @@ pub(crate) enum Job {
     Resolve { rows: Vec<i64>, verdict: Verdict, now: At },
     /// Purge, then make chunks that are due (B7).
     Group { limits: ChunkLimits, now: At },
-    /// The ledger says where the chunks from `first` to `last` stand.
-    Mark { first: i64, last: i64, event: Event },
+    /// The ledger says where batches stand.
+    Follow { ledger: LedgerId, changes: Vec<Change> },
     /// A round of probes has ended, or there is a new target.
     Register(Entry),
     /// Tell the cloud of new tombstones, and of the target if `target`.
@@ -73,6 +75,9 @@ pub(crate) struct Desk {
     slots: HashMap<Series, Slot>,
     /// Bytes of leaves that chunks hold.
     leaf_bytes: u64,
+    clock: Arc<dyn Clock>,
+    /// The time of the group.
+    pub(crate) now: At,
     pending: Pending,
 }
 
@@ -88,8 +93,14 @@ struct Pending {
 }
 
 impl Desk {
-    pub(crate) fn new(origin: Origin, budget: Arc<Budget>, shown: watch::Sender<Progress>, leaf_bytes: u64) -> Self {
-        Self { origin, budget, shown, slots: HashMap::new(), leaf_bytes, pending: Pending::default() }
+    pub(crate) fn new(
+        origin: Origin,
+        budget: Arc<Budget>,
+        shown: watch::Sender<Progress>,
+        leaf_bytes: u64,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { origin, budget, shown, slots: HashMap::new(), leaf_bytes, clock, now: 0, pending: Pending::default() }
     }
 
     /// The counts as they will be after the commit.
@@ -170,6 +181,7 @@ impl Work for Desk {
     type Done = Done;
 
     fn apply(&mut self, tx: &Transaction<'_>, jobs: &mut Vec<Job>) -> Result<Vec<Done>, Fault> {
+        self.now = self.clock.now();
         let mut done = Vec::with_capacity(jobs.len());
         let mut taking = Taking::default();
         for job in jobs.drain(..) {
@@ -200,8 +212,8 @@ impl Work for Desk {
                     Done::Written
                 }
                 Job::Group { limits, now } => Done::More(grouping::pass(self, tx, &limits, now)?),
-                Job::Mark { first, last, event } => {
-                    grouping::mark(self, tx, first, last, event)?;
+                Job::Follow { ledger, changes } => {
+                    following::follow(self, tx, &ledger, &changes)?;
                     Done::Written
                 }
                 Job::Register(entry) => {
@@ -261,7 +273,8 @@ impl Work for Desk {
             Job::Resolve { rows, .. } => 64 + 8 * rows.len(),
             Job::Drop { counts, .. } => 64 * counts.len(),
             Job::Register(entry) => 128 + 64 * entry.probes.len(),
-            Job::Dispatch { .. } | Job::Group { .. } | Job::Mark { .. } | Job::Report { .. } => 64,
+            Job::Follow { changes, .. } => 64 + 128 * changes.len(),
+            Job::Dispatch { .. } | Job::Group { .. } | Job::Report { .. } => 64,
         }
     }
 }

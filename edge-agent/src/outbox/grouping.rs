@@ -9,8 +9,8 @@ use wire::{At, Digest, merkle};
 
 use super::desk::Desk;
 use super::sending::stored_state;
-use crate::limits::CHUNKS_PER_PASS_MAX;
-use crate::state::{Event, State};
+use crate::limits::{CHUNKS_PER_PASS_MAX, PURGE_ROWS_MAX};
+use crate::state::State;
 
 /// When a chunk is made, and how many leaves are kept.
 #[derive(Debug, Clone, Copy)]
@@ -54,36 +54,44 @@ pub(crate) fn bury(tx: &Transaction<'_>, grave: &Grave<'_>) -> Result<(), Fault>
 
 /// One pass. Says whether there may be more to do at once.
 pub(crate) fn pass(desk: &mut Desk, tx: &Transaction<'_>, limits: &ChunkLimits, now: At) -> Result<bool, Fault> {
-    purge(tx, now)?;
+    // B7: nobody looks for accepted rows while there is something to purge. Readings are let in between two steps of a large purge.
+    if purge(tx, now)? >= PURGE_ROWS_MAX {
+        return Ok(true);
+    }
     let made = group(desk, tx, limits, now)?;
     drop_leaves(desk, tx, limits)?;
     Ok(made >= CHUNKS_PER_PASS_MAX)
 }
 
-/// B7: before anybody looks for accepted rows, those that are rejected or on chain are deleted; the rejected leave tombstones.
-fn purge(tx: &Transaction<'_>, now: At) -> Result<(), Fault> {
+/// Deletes rows that are rejected or on chain, up to a number of them, and says how many they were; the rejected leave tombstones.
+fn purge(tx: &Transaction<'_>, now: At) -> Result<usize, Fault> {
     let mut delete = tx.prepare_cached("DELETE FROM outbox WHERE id = ?1")?;
-    let mut rejected =
-        tx.prepare_cached("SELECT id, series, seq_first, seq_last, reason FROM outbox WHERE state = 3 ORDER BY id")?;
+    let mut rejected = tx.prepare_cached(
+        "SELECT id, series, seq_first, seq_last, reason, since FROM outbox WHERE state = 3 ORDER BY id LIMIT ?1",
+    )?;
     let rejected = rejected
-        .query_map([], |row| {
+        .query_map([PURGE_ROWS_MAX as i64], |row| {
             let reason: Option<String> = row.get(4)?;
             let (first, last) = (row.get::<_, i64>(2)?.cast_unsigned(), row.get::<_, i64>(3)?.cast_unsigned());
-            Ok((row.get::<_, i64>(0)?, row.get(1)?, first, last, reason))
+            Ok((row.get::<_, i64>(0)?, row.get(1)?, first, last, reason, row.get::<_, Option<At>>(5)?))
         })?
         .collect::<Result<Vec<_>, _>>()?;
-    for (id, series, first, last, reason) in rejected {
+    for (id, series, first, last, reason, since) in &rejected {
         let reason = reason.as_deref().unwrap_or("rejected by the relay");
-        bury(tx, &Grave { series, first, last, reason, taken: true, at: now })?;
+        let at = since.unwrap_or(now);
+        bury(tx, &Grave { series: *series, first: *first, last: *last, reason, taken: true, at })?;
         delete.execute([id])?;
     }
-    let mut finished = tx.prepare_cached("SELECT id FROM chunks WHERE state = 5 AND purged = 0")?;
-    let finished = finished.query_map([], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
-    for chunk in finished {
-        tx.prepare_cached("DELETE FROM outbox WHERE chunk = ?1")?.execute([chunk])?;
-        tx.prepare_cached("UPDATE chunks SET purged = 1 WHERE id = ?1")?.execute([chunk])?;
+    let room = PURGE_ROWS_MAX - rejected.len();
+    let mut finished = tx.prepare_cached("SELECT id FROM chunks WHERE state = 5 AND purged = 0 ORDER BY id LIMIT ?1")?;
+    let finished = finished.query_map([room as i64], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
+    let mut delete = tx.prepare_cached("DELETE FROM outbox WHERE chunk = ?1")?;
+    let mut mark = tx.prepare_cached("UPDATE chunks SET purged = 1 WHERE id = ?1")?;
+    for chunk in &finished {
+        delete.execute([chunk])?;
+        mark.execute([chunk])?;
     }
-    Ok(())
+    Ok(rejected.len() + finished.len())
 }
 
 /// A chunk that is being collected.
@@ -95,6 +103,7 @@ struct Stretch {
     at_min: i64,
     at_max: i64,
     oldest: i64,
+    newest: i64,
     leaves: Vec<u8>,
 }
 
@@ -115,13 +124,15 @@ impl Stretch {
 
     fn push(&mut self, row: Accepted) {
         if self.rows.is_empty() {
-            (self.first, self.at_min, self.at_max, self.oldest) = (row.first, row.at_min, row.at_max, row.accepted_at);
+            (self.first, self.at_min, self.at_max) = (row.first, row.at_min, row.at_max);
+            (self.oldest, self.newest) = (row.accepted_at, row.accepted_at);
         }
         self.rows.push(row.id);
         self.last = row.last;
         self.at_min = self.at_min.min(row.at_min);
         self.at_max = self.at_max.max(row.at_max);
         self.oldest = self.oldest.min(row.accepted_at);
+        self.newest = self.newest.max(row.accepted_at);
         self.leaves.extend_from_slice(&row.leaves);
     }
 
@@ -200,7 +211,7 @@ fn write_chunk(desk: &mut Desk, tx: &Transaction<'_>, series: i64, stretch: &Str
     let root: Digest = merkle::root(leaves);
     let (first, last) = (stretch.first.cast_signed(), stretch.last.cast_signed());
     tx.prepare_cached(
-        "INSERT INTO chunks (series, seq_first, seq_last, at_min, at_max, root, state, leaves) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT INTO chunks (series, seq_first, seq_last, at_min, at_max, root, state, since, leaves) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?
     .execute(params![
         series,
@@ -210,6 +221,8 @@ fn write_chunk(desk: &mut Desk, tx: &Transaction<'_>, series: i64, stretch: &Str
         stretch.at_max,
         root,
         State::ServerAccepted.code(),
+        // All of them are accepted since then.
+        stretch.newest,
         stretch.leaves
     ])?;
     let chunk = tx.last_insert_rowid();
@@ -236,35 +249,6 @@ fn drop_leaves(desk: &mut Desk, tx: &Transaction<'_>, limits: &ChunkLimits) -> R
         let Some((chunk, bytes)) = found else { break };
         forget.execute([chunk])?;
         *desk.leaf_bytes() -= bytes.cast_unsigned();
-    }
-    Ok(())
-}
-
-/// Writes down what the ledger says of the chunks from `first` to `last`. An event that does not fit changes nothing.
-pub(crate) fn mark(desk: &mut Desk, tx: &Transaction<'_>, first: i64, last: i64, event: Event) -> Result<(), Fault> {
-    let mut select = tx.prepare_cached("SELECT id, state, seq_last - seq_first + 1 FROM chunks WHERE id BETWEEN ?1 AND ?2")?;
-    let chunks = select
-        .query_map([first, last], |row| Ok((row.get(0)?, row.get(1)?, row.get::<_, i64>(2)?.cast_unsigned())))?
-        .collect::<Result<Vec<(i64, i64, u64)>, _>>()?;
-    let mut update = tx.prepare_cached("UPDATE chunks SET state = ?2 WHERE id = ?1")?;
-    for (chunk, state, count) in chunks {
-        let state = stored_state(state)?;
-        let next = match state.after(event) {
-            Ok(next) => next,
-            Err(impossible) => {
-                tracing::error!(chunk, %impossible, "a mark that does not fit is not written");
-                continue;
-            }
-        };
-        if next == state {
-            continue;
-        }
-        update.execute(params![chunk, next.code()])?;
-        match (state, next) {
-            (_, State::OnChain) => desk.progress().anchored += count,
-            (State::OnChain, _) => desk.progress().anchored -= count,
-            _ => {}
-        }
     }
     Ok(())
 }

@@ -7,6 +7,7 @@
 mod budget;
 mod desk;
 pub(crate) mod evidence;
+mod following;
 mod grouping;
 pub(crate) mod reading_back;
 mod reporting;
@@ -21,6 +22,8 @@ mod tests;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use anchor::changes::{Change, LedgerId};
+use chassis::Clock;
 use store::rusqlite::{OptionalExtension, params};
 use store::{Fault, Limits, Readers, Writer};
 use tokio::sync::watch;
@@ -42,7 +45,6 @@ use crate::demand::policy::Response;
 use crate::limits;
 use crate::progress::Progress;
 use crate::reading::{Position, Reading};
-use crate::state::Event;
 
 /// Why readings were not taken.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -76,7 +78,13 @@ impl std::fmt::Debug for Outbox {
 
 impl Outbox {
     /// Opens the database at `path`, making it if need be.
-    pub(crate) fn open(path: &Path, sensor: &SensorId, bytes_max: u64, fresh: &Fresh) -> Result<Self, OutboxError> {
+    pub(crate) fn open(
+        path: &Path,
+        sensor: &SensorId,
+        bytes_max: u64,
+        fresh: &Fresh,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, OutboxError> {
         let (connection, origin) = schema::open(path, sensor, fresh)?;
         let counted = schema::count(&connection)?;
         let leaf_bytes: i64 =
@@ -86,7 +94,7 @@ impl Outbox {
         let last_target = Arc::new(Mutex::new(targets::current(&connection)?));
         let budget = Arc::new(Budget::new(bytes_max, counted.open_bytes));
         let (shown, progress) = watch::channel(counted);
-        let desk = Desk::new(origin.clone(), budget.clone(), shown, leaf_bytes.cast_unsigned());
+        let desk = Desk::new(origin.clone(), budget.clone(), shown, leaf_bytes.cast_unsigned(), clock);
         let limits = Limits {
             group_jobs_max: limits::GROUP_JOBS_MAX,
             group_bytes_max: limits::GROUP_BYTES_MAX,
@@ -157,9 +165,9 @@ impl Outbox {
         self.readers.read(|tx| reading_back::chunks_after(tx, self.origin.epoch, id, limit))
     }
 
-    /// The oldest chunk that is not on chain.
-    pub(crate) fn first_unfinished(&self) -> Result<Option<i64>, ReadFault> {
-        self.readers.read(reading_back::first_unfinished)
+    /// Which anchor ledger was followed, and up to which of its changes.
+    pub(crate) fn followed(&self) -> Result<Option<(LedgerId, u64)>, ReadFault> {
+        self.readers.read(following::followed)
     }
 
     /// How far `input` was read in `source`: 0 when it is new, `None` when its position counts in another source.
@@ -214,8 +222,8 @@ impl Outbox {
         Ok(matches!(self.ask(Job::Group { limits, now }).await?, Done::More(true)))
     }
 
-    pub(crate) async fn mark(&self, first: i64, last: i64, event: Event) -> Result<(), Fault> {
-        self.ask(Job::Mark { first, last, event }).await?;
+    pub(crate) async fn follow(&self, ledger: LedgerId, changes: Vec<Change>) -> Result<(), Fault> {
+        self.ask(Job::Follow { ledger, changes }).await?;
         Ok(())
     }
 

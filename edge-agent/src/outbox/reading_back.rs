@@ -62,11 +62,6 @@ pub(crate) fn chunks_after(tx: &Transaction<'_>, epoch: Epoch, id: i64, limit: u
     Ok(chunks)
 }
 
-pub(crate) fn first_unfinished(tx: &Transaction<'_>) -> Result<Option<i64>, ReadFault> {
-    let mut select = tx.prepare_cached("SELECT id FROM chunks WHERE state <> 5 ORDER BY id LIMIT 1")?;
-    Ok(select.query_row([], |row| row.get(0)).optional()?)
-}
-
 /// The chunk that holds a record.
 pub(crate) fn chunk_of(tx: &Transaction<'_>, key: &RecordKey) -> Result<Option<Chunk>, ReadFault> {
     let sql = format!("{CHUNK} WHERE s.name = ?1 AND c.seq_last >= ?2 ORDER BY c.seq_last LIMIT 1");

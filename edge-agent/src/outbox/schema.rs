@@ -14,6 +14,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step { name: "targets", sql: include_str!("../sql/002_targets.sql") },
     Step { name: "reports", sql: include_str!("../sql/003_reports.sql") },
     Step { name: "responses", sql: include_str!("../sql/004_responses.sql") },
+    Step { name: "states", sql: include_str!("../sql/005_states.sql") },
 ];
 
 /// Who gives the sequence numbers: this database.

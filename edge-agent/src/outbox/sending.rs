@@ -40,7 +40,7 @@ pub(crate) fn dispatch(
         "SELECT b.id, o.seq_last - o.seq_first + 1, o.state, b.run
            FROM bodies b JOIN outbox o ON o.id = b.id WHERE b.id > ?1 ORDER BY b.id",
     )?;
-    let mut mark = tx.prepare_cached("UPDATE outbox SET state = ?2 WHERE id = ?1")?;
+    let mut mark = tx.prepare_cached("UPDATE outbox SET state = ?2, since = ?3 WHERE id = ?1")?;
     let mut found = select.query([after])?;
     let (mut rows, mut records, mut bytes) = (Vec::new(), 0, 0);
     let mut newly_sent = 0;
@@ -49,7 +49,7 @@ pub(crate) fn dispatch(
         let (id, count, state) = (row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned(), stored_state(row.get(2)?)?);
         let next = state.after(Event::Sent).map_err(|fault| Fault::Work(fault.to_string().into()))?;
         if next != state {
-            mark.execute(params![id, next.code()])?;
+            mark.execute(params![id, next.code(), desk.now])?;
             newly_sent += count;
         }
         let run: Vec<u8> = row.get(3)?;
@@ -71,7 +71,8 @@ pub(crate) fn resolve(desk: &mut Desk, tx: &Transaction<'_>, rows: &[i64], verdi
         Verdict::Deferred => (Event::Deferred, None),
     };
     let mut select = tx.prepare_cached("SELECT state, seq_last - seq_first + 1, cost FROM outbox WHERE id = ?1")?;
-    let mut update = tx.prepare_cached("UPDATE outbox SET state = ?2, accepted_at = ?3, reason = ?4 WHERE id = ?1")?;
+    let mut update =
+        tx.prepare_cached("UPDATE outbox SET state = ?2, accepted_at = ?3, reason = ?4, since = ?5 WHERE id = ?1")?;
     let mut forget = tx.prepare_cached("DELETE FROM bodies WHERE id = ?1")?;
     for id in rows {
         let found = select.query_row([id], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))).optional()?;
@@ -87,7 +88,7 @@ pub(crate) fn resolve(desk: &mut Desk, tx: &Transaction<'_>, rows: &[i64], verdi
             }
         };
         let accepted_at = (next == State::ServerAccepted).then_some(now);
-        update.execute(params![id, next.code(), accepted_at, reason])?;
+        update.execute(params![id, next.code(), accepted_at, reason, now])?;
         let count = count.cast_unsigned();
         if next.is_open() {
             desk.progress().sent -= count;

@@ -89,8 +89,8 @@ impl OpenRow {
     fn write(self, desk: &mut Desk, tx: &Transaction<'_>) -> Result<(), Fault> {
         let count = self.run.len();
         tx.prepare_cached(
-            "INSERT INTO outbox (series, operation, seq_first, seq_last, at_min, at_max, state, cost, leaves)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            "INSERT INTO outbox (series, operation, seq_first, seq_last, at_min, at_max, state, cost, leaves, since)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         )?
         .execute(params![
             self.series,
@@ -102,6 +102,7 @@ impl OpenRow {
             State::Pending.code(),
             self.cost.cast_signed(),
             self.leaves,
+            desk.now,
         ])?;
         let id = tx.last_insert_rowid();
         let mut run = Vec::new();

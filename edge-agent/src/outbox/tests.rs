@@ -1,18 +1,41 @@
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use anchor::machine;
+use chassis::ManualClock;
 use store::rusqlite::Connection;
+
 use tempfile::TempDir;
+use wire::state::Anchored;
 use wire::{Digest, Operation, RunView, merkle};
 
 use super::*;
 use crate::limits::READING_OVERHEAD_BYTES;
 use crate::state::State;
 
+mod states;
+
 const AGE: i64 = 1_000;
+const NOW: At = 1_700_000_000_123_456_789;
 
 fn open(folder: &Path, bytes_max: u64) -> Outbox {
     let fresh = Fresh { epoch: 0x9f3c, secret: [7; 32], now: 0 };
-    Outbox::open(&folder.join("outbox.sqlite"), &"a/b".parse().unwrap(), bytes_max, &fresh).unwrap()
+    Outbox::open(&folder.join("outbox.sqlite"), &"a/b".parse().unwrap(), bytes_max, &fresh, Arc::new(ManualClock::new(NOW)))
+        .unwrap()
+}
+
+/// The ledger's word of batch 1, which holds the chunks `first` to `last`.
+async fn mark(outbox: &Outbox, (first, last): (i64, i64), record: Anchored) {
+    static NUMBER: AtomicU64 = AtomicU64::new(1);
+    let detail = match record {
+        Anchored::Waiting => machine::State::Batched,
+        Anchored::SentToChain => machine::State::Sent,
+        Anchored::OnChain => machine::State::Final,
+    };
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let change =
+        Change { number, batch: 1, chunks: (first, last), record, since: 77, detail, failure: None, tx: Some([0xab; 32]) };
+    outbox.follow([1; 16], vec![change]).await.unwrap();
 }
 
 fn fresh() -> (TempDir, Outbox) {
@@ -112,14 +135,14 @@ async fn b2_marks_from_the_ledger_move_whole_chunks_and_come_back_after_a_reorga
     settle(&outbox, Verdict::Accepted, 5).await;
     outbox.group(limits(2), 5).await.unwrap();
     assert_eq!(outbox.progress().grouped, 4, "a row is not split, so one chunk");
-    outbox.mark(1, 1, Event::Submitted).await.unwrap();
+    mark(&outbox, (1, 1), Anchored::SentToChain).await;
     assert_eq!(states(&folder)[0], "a/b/p.1 SentToChain");
-    outbox.mark(1, 1, Event::Finalised).await.unwrap();
+    mark(&outbox, (1, 1), Anchored::OnChain).await;
     assert_eq!((states(&folder)[3].as_str(), outbox.progress().anchored), ("a/b/p.4 OnChain", 4));
-    outbox.mark(1, 1, Event::Reverted).await.unwrap();
+    mark(&outbox, (1, 1), Anchored::SentToChain).await;
     assert_eq!((states(&folder)[3].as_str(), outbox.progress().anchored), ("a/b/p.4 SentToChain", 0));
-    // What does not fit is told and changes nothing.
-    outbox.mark(1, 1, Event::Accepted).await.unwrap();
+    // A ledger that began anew does not take back what an older one submitted.
+    mark(&outbox, (1, 1), Anchored::Waiting).await;
     assert_eq!(states(&folder)[0], "a/b/p.1 SentToChain");
 }
 
@@ -142,7 +165,7 @@ async fn b7_rejected_rows_leave_tombstones_and_a_hole_between_chunks() {
     assert_eq!(intervals, [[(1, 2)], [(5, 5)]]);
     assert_eq!(scalar(&folder, "SELECT count(*) FROM outbox WHERE state = 3"), 0);
     let tombstone = outbox.readers.read(reading_back::tombstones).unwrap().remove(0);
-    assert_eq!((tombstone.first, tombstone.last, tombstone.taken, tombstone.at), (3, 4, true, 5 + AGE));
+    assert_eq!((tombstone.first, tombstone.last, tombstone.taken, tombstone.at), (3, 4, true, 6));
     assert_eq!(states(&folder)[2], "a/b/p.3 ServerRejected not authorized (0x87)");
 }
 
@@ -153,7 +176,7 @@ async fn b7_rows_on_chain_are_deleted_before_accepted_ones_are_looked_for() {
     settle(&outbox, Verdict::Accepted, 5).await;
     outbox.group(limits(1), 5).await.unwrap();
     assert_eq!(scalar(&folder, "SELECT count(*) FROM outbox"), 1, "kept until it is on chain");
-    outbox.mark(1, 1, Event::Finalised).await.unwrap();
+    mark(&outbox, (1, 1), Anchored::OnChain).await;
     outbox.take(readings("p", 2..3), None).await.unwrap();
     settle(&outbox, Verdict::Accepted, 6).await;
     outbox.group(limits(1), 6).await.unwrap();
@@ -192,7 +215,7 @@ async fn leaves_on_chain_go_when_their_budget_is_used_up() {
     outbox.group(small, 5).await.unwrap();
     let kept = "SELECT count(*) FROM chunks WHERE leaves IS NOT NULL";
     assert_eq!(scalar(&folder, kept), 3, "what is not on chain is kept");
-    outbox.mark(1, 2, Event::Finalised).await.unwrap();
+    mark(&outbox, (1, 2), Anchored::OnChain).await;
     outbox.group(small, 5).await.unwrap();
     assert_eq!(scalar(&folder, kept), 1);
     assert_eq!(scalar(&folder, "SELECT id FROM chunks WHERE leaves IS NOT NULL"), 3);
@@ -246,7 +269,7 @@ async fn counts_and_positions_are_what_they_were_after_a_restart() {
         }
         outbox.group(limits(2), 5).await.unwrap();
     }
-    outbox.mark(1, 1, Event::Finalised).await.unwrap();
+    mark(&outbox, (1, 1), Anchored::OnChain).await;
     outbox.drop_untaken(vec![("a/b/q".parse().unwrap(), 4)], "outbox full", 1).await.unwrap();
     outbox.take(readings("q", 0..1), None).await.unwrap();
     let before = outbox.progress();
@@ -292,7 +315,9 @@ async fn readings_of_many_jobs_share_a_row_and_large_ones_close_it() {
 #[test]
 fn the_view_and_the_schema_agree_on_every_state() {
     let connection = Connection::open_in_memory().unwrap();
-    connection.execute_batch(include_str!("../sql/001_outbox.sql")).unwrap();
+    for step in schema::STEPS {
+        connection.execute_batch(step.sql).unwrap();
+    }
     connection
         .execute_batch("INSERT INTO origin VALUES (1, 1, zeroblob(32), 'a/b', 0); INSERT INTO series VALUES (1, 'a/b/p', 1)")
         .unwrap();
