@@ -6,7 +6,7 @@ use chassis::{Exit, Policy, Stop, Units};
 use edge_agent::{Config, Parts, Setpoint};
 use tokio::sync::watch;
 
-use crate::host;
+use crate::{host, passphrase};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -16,7 +16,10 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
-    let config: Config = host::configuration(&args.config, "agent")?;
+    let mut config: Config = host::configuration(&args.config, "agent")?;
+    if let Some(anchor) = &mut config.anchor {
+        anchor.passphrase = passphrase::of_role()?;
+    }
     host::runtime()?.block_on(serve(config))
 }
 

@@ -1,16 +1,17 @@
-//! `forebay anchor`: the contract, keys, and how the batches stand.
+//! `forebay anchor`: the contract, and how the batches stand.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anchor::LedgerView;
-use anchor::keys;
+use anchor::keys::KeyFile;
 use anchor::machine::State;
 use anyhow::Context;
 use chassis::Exit;
 
 use crate::cost::{self, Cost};
 use crate::host;
+use crate::passphrase::KnownPassphrase;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -20,11 +21,6 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Make a private key in a new file that only its owner can read; prints the account.
-    NewKey {
-        /// The file; it must not exist.
-        file: PathBuf,
-    },
     /// Put the contract on a chain; prints its address.
     Deploy {
         /// JSON-RPC address of a node of the chain.
@@ -33,6 +29,8 @@ enum Command {
         /// Key file of the account that pays.
         #[arg(long, value_name = "FILE")]
         key_file: PathBuf,
+        #[command(flatten)]
+        passphrase: KnownPassphrase,
     },
     /// Show how the batches of a ledger stand.
     Status {
@@ -57,9 +55,8 @@ const DEPLOY_WITHIN: Duration = Duration::from_secs(120);
 
 pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
     match args.command {
-        Command::NewKey { file } => host::print(&format!("{}\n", keys::create(&file)?.address()))?,
-        Command::Deploy { rpc, key_file } => {
-            let key = keys::load(&key_file)?;
+        Command::Deploy { rpc, key_file, passphrase } => {
+            let key = passphrase.open(KeyFile::read(&key_file)?)?;
             let deployed = host::runtime()?.block_on(anchor::deploy(&rpc, &key, DEPLOY_WITHIN))?;
             host::print(&format!("{}\n", deployed.contract))?
         }

@@ -8,6 +8,7 @@ use chassis::{Exit, Registry, SystemClock, Units};
 use cloud::{Cloud, Config, Parts};
 
 use crate::host::{self, Dev, Source};
+use crate::passphrase;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -21,7 +22,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
-    let config = match &args.source.config {
+    let mut config: Config = match &args.source.config {
         Some(path) => host::configuration(path, "cloud")?,
         None => {
             let (listen, data) = args.dev.parts()?;
@@ -29,6 +30,9 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
             Config::dev(listen, http, data)
         }
     };
+    if let Some(anchor) = &mut config.anchor {
+        anchor.passphrase = passphrase::of_role()?;
+    }
     host::runtime()?.block_on(serve(config))
 }
 

@@ -100,10 +100,16 @@ pub(crate) async fn live(units: Units) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// The exit code of an error: a configuration that does not hold is told apart from everything else.
+/// The exit code of an error: a configuration that does not hold is told apart from everything else. A role's key that does not open
+/// is part of it: starting again is no use.
 pub(crate) fn exit_of(error: &anyhow::Error) -> Exit {
-    let is_config = error
-        .chain()
-        .any(|cause| cause.is::<ConfigFault>() || cause.is::<::relay::ConfigError>() || cause.is::<::cloud::ConfigError>());
+    use ::anchor::StartError::{Address, Config, Key};
+    let of_anchoring = |cause: &(dyn std::error::Error + 'static)| {
+        matches!(cause.downcast_ref::<::anchor::StartError>(), Some(Address(_) | Config(_) | Key(_)))
+    };
+    let is_config = error.chain().any(|cause| {
+        let of_role = cause.is::<ConfigFault>() || cause.is::<::relay::ConfigError>() || cause.is::<::cloud::ConfigError>();
+        of_role || of_anchoring(cause)
+    });
     if is_config { Exit::Config } else { Exit::CouldNot }
 }

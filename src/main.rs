@@ -19,7 +19,9 @@ mod gaps;
 mod groups;
 mod host;
 mod http;
+mod keys;
 mod load;
+mod passphrase;
 mod place;
 mod proof;
 mod query;
@@ -54,8 +56,10 @@ enum Command {
     Relay(relay::Args),
     /// Run an edge agent beside a sensor.
     Agent(agent::Args),
-    /// Work with the chain: deploy the contract, make keys, show the state of batches.
+    /// Work with the chain: deploy the contract, show the state of batches and what they cost.
     Anchor(anchor::Args),
+    /// Make and keep the private keys that anchoring signs with.
+    Keys(keys::Args),
     /// Run the bare broker, without storage.
     Broker(broker::Args),
     /// Show everything on real data: a cloud, three relays, 27 agents, a chain, and a crash in the middle.
@@ -107,6 +111,7 @@ fn main() -> Exit {
         Command::Relay(args) => relay::run(args),
         Command::Agent(args) => agent::run(args),
         Command::Anchor(args) => anchor::run(args),
+        Command::Keys(args) => keys::run(args),
         Command::Broker(args) => broker::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Query(args) => query::run(args),

@@ -6,6 +6,7 @@ use alloy::primitives::Address;
 use chassis::Span;
 use serde::Deserialize;
 
+use crate::keys::Unlock;
 use crate::limits;
 use crate::party::Party;
 
@@ -17,8 +18,11 @@ pub struct Config {
     pub rpc: String,
     /// Where the registry contract is.
     pub contract: Address,
-    /// The party's private key, made by [`crate::keys::create`].
+    /// The party's private key, made by `forebay keys new`.
     pub key_file: PathBuf,
+    /// What opens it.
+    #[serde(skip)]
+    pub unlock: Unlock,
     /// The ledger's database file, `anchor.sqlite` by custom.
     pub ledger: PathBuf,
     /// Who anchors.
@@ -63,6 +67,7 @@ impl Config {
             rpc: rpc.into(),
             contract,
             key_file,
+            unlock: Unlock::default(),
             ledger,
             party,
             batch: Batching::default(),

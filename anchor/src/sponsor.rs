@@ -18,6 +18,7 @@ use wire::At;
 use crate::cargo::{Freight, Shelved};
 use crate::chain::{Chain, ChainError};
 use crate::config::{Config, Confirmation};
+use crate::keys::Unlock;
 use crate::ledger::{Ledger, LedgerError};
 use crate::limits;
 pub use crate::limits::CARGO_MAX;
@@ -35,6 +36,8 @@ pub struct SponsorConfig {
     pub contract: Address,
     /// The service's own key; it pays. No party may share it.
     pub key_file: PathBuf,
+    /// What opens it.
+    pub unlock: Unlock,
     /// The service's ledger.
     pub ledger: PathBuf,
     /// The service's name; its own stream is that of the server `{name}/sponsor`.
@@ -127,6 +130,7 @@ impl Sponsor {
             poll: config.poll,
             timeout: config.timeout,
             fee_cap_gwei: config.fee_cap_gwei,
+            unlock: config.unlock,
             ..Config::new(config.rpc, config.contract, config.key_file, config.ledger, party)
         };
         let anchoring = Worker::carry(worker, config.gather, Mail { offered, notices }, clock, registry)?;

@@ -13,7 +13,7 @@ use crate::chain::{AddressFault, Chain};
 use crate::collect::Collector;
 use crate::config::{Batching, Config, ConfigFault};
 use crate::courier::{Courier, Pause, Trouble};
-use crate::keys::{self, Key, KeyError};
+use crate::keys::{Key, KeyError};
 use crate::ledger::{Ledger, LedgerError};
 use crate::limits;
 use crate::metrics::Metrics;
@@ -149,7 +149,7 @@ impl Worker {
     ) -> Result<Anchoring, StartError> {
         config.check()?;
         let chain = Chain::new(&config.rpc, config.timeout.duration())?;
-        let key = keys::load(&config.key_file)?;
+        let key = config.unlock.open(&config.key_file)?;
         let ledger = Arc::new(Ledger::open(&config.ledger, &config.party, source)?);
         let metrics = Metrics::new(registry, role);
         let health = Arc::new(watch::Sender::new(Health::Starting));

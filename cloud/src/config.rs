@@ -1,5 +1,7 @@
 //! What can be set about a cloud. `config/cloud.toml` is the manual.
 
+mod anchoring;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -9,9 +11,8 @@ use serde::Deserialize;
 
 use crate::access;
 use crate::demand::Demand;
-
-/// The anchor ledger's file within the data folder.
-pub(crate) const LEDGER_FILE: &str = "anchor.sqlite";
+pub use anchoring::Anchoring;
+pub(crate) use anchoring::LEDGER_FILE;
 
 /// The smallest storage budget: below it the archive would refuse within minutes what relays send.
 pub const BUDGET_MIN: Size = Size::mib(64);
@@ -202,48 +203,6 @@ impl Default for History {
     }
 }
 
-/// Anchoring on a chain.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Anchoring {
-    /// The chain's JSON-RPC address, `http://host:port`.
-    pub rpc: String,
-    /// Where the registry contract is, `0x…`.
-    pub contract: String,
-    /// The cloud's own private key.
-    pub key_file: PathBuf,
-    /// When a batch is closed.
-    #[serde(default)]
-    pub batch: anchor::config::Batching,
-    /// When a batch counts as on chain for good.
-    #[serde(default)]
-    pub confirmation: anchor::config::Confirmation,
-    /// How often archive and chain are looked at.
-    #[serde(default = "poll")]
-    pub poll: Span,
-    /// How long one answer of the chain may take.
-    #[serde(default = "timeout")]
-    pub timeout: Span,
-    /// What one unit of gas may cost at most; above that, batches wait.
-    #[serde(default = "fee_cap_gwei")]
-    pub fee_cap_gwei: u64,
-    /// The anchor service for agents without funds; without it there is none.
-    #[serde(default)]
-    pub sponsor: Option<crate::sponsor::Sponsoring>,
-}
-
-fn poll() -> Span {
-    Span::seconds(1)
-}
-
-fn timeout() -> Span {
-    Span::seconds(10)
-}
-
-fn fee_cap_gwei() -> u64 {
-    500
-}
-
 /// Why a configuration can't be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
@@ -370,29 +329,6 @@ impl Config {
     }
 }
 
-impl Anchoring {
-    /// What the anchor worker of the cloud `name` is told; its ledger is kept under `data`.
-    ///
-    /// # Errors
-    /// The contract's address can't be read.
-    pub fn config(&self, name: &str, data: &std::path::Path) -> Result<anchor::config::Config, ConfigError> {
-        let contract = self.contract.parse().map_err(|_| {
-            ConfigError::Anchor(format!("contract: {:?} is not an address of 0x and 40 hex digits", self.contract))
-        })?;
-        let party = anchor::party::Party::server(name);
-        let ledger = data.join(LEDGER_FILE);
-        Ok(anchor::config::Config {
-            batch: self.batch,
-            confirmation: self.confirmation,
-            poll: self.poll,
-            timeout: self.timeout,
-            fee_cap_gwei: self.fee_cap_gwei,
-            sponsor: None,
-            ..anchor::config::Config::new(self.rpc.clone(), contract, self.key_file.clone(), ledger, party)
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -445,7 +381,7 @@ mod tests {
         std::fs::write(&file, format!("{before}[anchor]{section}")).unwrap();
         let config: Config = chassis::load_config(&file, "FOREBAY_CLOUD", []).unwrap();
         config.check().unwrap();
-        assert_eq!(config.anchor.unwrap().poll, poll());
+        assert_eq!(config.anchor.unwrap().poll, Span::seconds(1));
     }
 
     #[test]

@@ -24,6 +24,9 @@ const LEDGER_FILE: &str = "sponsor.sqlite";
 pub struct Sponsoring {
     /// The service's own private key; its account pays.
     pub key_file: PathBuf,
+    /// File whose first line is the key's passphrase; it goes before the one of the section.
+    #[serde(default)]
+    pub passphrase_file: Option<PathBuf>,
     /// When the roots that wait are written.
     #[serde(default)]
     pub gather: Gather,
@@ -77,6 +80,7 @@ fn settings(
         rpc: worker.rpc,
         contract: worker.contract,
         key_file: sponsoring.key_file.clone(),
+        unlock: section.unlock(&sponsoring.passphrase_file),
         ledger: data.join(LEDGER_FILE),
         name: config.name.clone(),
         gather: sponsoring.gather,

@@ -17,15 +17,11 @@ fn anchored(dir: &Path, rpc: &str, contract: String) -> cloud::Config {
     let mut config = dev(dir);
     config.storage.segment_age = Span::millis(50);
     config.anchor = Some(Anchoring {
-        rpc: rpc.to_owned(),
-        contract,
-        key_file: dir.join("key"),
         batch: anchor::Batching { age: Span::millis(50), ..anchor::Batching::default() },
         confirmation: anchor::Confirmation::Depth(1),
         poll: Span::millis(50),
         timeout: Span::seconds(2),
-        fee_cap_gwei: 500,
-        sponsor: None,
+        ..Anchoring::new(rpc.to_owned(), contract, dir.join("key"))
     });
     config
 }

@@ -100,15 +100,11 @@ async fn the_page_of_metrics_lists_what_cloud_broker_and_anchor_worker_show() {
     let members = vec!["relay-1".parse().unwrap()];
     config.groups = vec![Group { name, members, ttl: TTL_DEFAULT, term: Term::default() }];
     config.anchor = Some(cloud::config::Anchoring {
-        rpc,
-        contract: format!("0x{}", "11".repeat(20)),
-        key_file: path.join("key"),
         batch: anchor::Batching::default(),
         confirmation: anchor::Confirmation::Depth(1),
         poll: Span::millis(50),
         timeout: Span::seconds(2),
-        fee_cap_gwei: 500,
-        sponsor: None,
+        ..cloud::config::Anchoring::new(rpc, format!("0x{}", "11".repeat(20)), path.join("key"))
     });
     let town = Town::start(config).await;
     everything_happens(&town, &path).await;

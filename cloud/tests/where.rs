@@ -74,15 +74,11 @@ async fn c2_a_record_climbs_from_batch_to_chain() {
     let mut config = dev(&path);
     config.storage.segment_age = Span::millis(50);
     config.anchor = Some(cloud::config::Anchoring {
-        rpc: anvil.rpc(),
-        contract: contract.to_string(),
-        key_file: path.join("key"),
         batch: anchor::Batching { age: Span::millis(50), ..anchor::Batching::default() },
         confirmation: anchor::Confirmation::Depth(1),
         poll: Span::millis(50),
         timeout: Span::seconds(2),
-        fee_cap_gwei: 500,
-        sponsor: None,
+        ..cloud::config::Anchoring::new(anvil.rpc(), contract.to_string(), path.join("key"))
     });
     let town = Town::start(config).await;
     let relay = town.client("relay-1").await;

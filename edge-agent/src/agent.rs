@@ -82,7 +82,7 @@ pub enum StartError {
     #[error(transparent)]
     Outbox(#[from] OutboxError),
     /// Anchoring can't be prepared.
-    #[error("anchoring: {0}")]
+    #[error("anchoring can't be set up")]
     Anchor(#[from] anchor::StartError),
     /// An input can't begin.
     #[error(transparent)]
@@ -181,6 +181,8 @@ fn open_anchoring(config: &Config, outbox: &Outbox, mail: Option<Mail>, parts: &
     let party = Party::terminal(config.sensor.as_str());
     let ledger = config.data.join(LEDGER_FILE);
     let mut told = anchor::Config::new(&settings.rpc, settings.contract, settings.key_file.clone(), ledger, party);
+    told.unlock =
+        anchor::keys::Unlock { passphrase_file: settings.passphrase_file.clone(), passphrase: settings.passphrase.clone() };
     told.poll = settings.poll;
     told.batch = settings.batch;
     told.confirmation = settings.confirmation;

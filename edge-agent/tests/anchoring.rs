@@ -25,13 +25,10 @@ fn key_file(folder: &Path, name: &str, key: &str) -> PathBuf {
 
 fn anchoring(rpc: String, contract: anchor::Address, key_file: PathBuf) -> AnchorConfig {
     AnchorConfig {
-        rpc,
-        contract,
-        key_file,
         poll: Span::millis(20),
         batch: Batching { age: Span::millis(0), ..Batching::default() },
         confirmation: Confirmation::Depth(1),
-        sponsor: None,
+        ..AnchorConfig::new(rpc, contract, key_file)
     }
 }
 

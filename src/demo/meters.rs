@@ -113,13 +113,14 @@ fn config(town: &Town, meter: &Meter, file: &Path, duration: Duration) -> anyhow
     config.report.enabled = true;
     config.send.backoff_max = Span::seconds(1);
     config.anchor = Some(AnchorConfig {
-        rpc: town.rpc.clone(),
-        contract: town.contract.parse().context("the contract's address")?,
-        key_file: town.key_file(meter.sensor.as_str()),
         poll: POLL,
         batch: Batching { age: Span::seconds(4), ..Batching::default() },
         confirmation: Confirmation::Finalized,
-        sponsor: None,
+        ..AnchorConfig::new(
+            town.rpc.clone(),
+            town.contract.parse().context("the contract's address")?,
+            town.key_file(meter.sensor.as_str()),
+        )
     });
     Ok(config)
 }

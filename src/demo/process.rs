@@ -11,6 +11,8 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::mpsc;
 
+use crate::passphrase;
+
 /// How long a process may take to say that it is ready.
 const READY: Duration = Duration::from_secs(30);
 /// Lines kept for whoever waits for one; later ones are read and dropped.
@@ -33,6 +35,7 @@ impl Process {
             std::fs::OpenOptions::new().create(true).append(true).open(&log).with_context(|| format!("{}", log.display()))?;
         let mut child = Command::new(program)
             .args(args)
+            .env_remove(passphrase::VARIABLE)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log_file)

@@ -143,13 +143,10 @@ async fn b4_b6_c13_meters_over_the_limit_make_terminals_take_less_and_every_part
         }
         if sensor == "cityA/user-1" {
             config.anchor = Some(AnchorConfig {
-                rpc: anvil.rpc(),
-                contract,
-                key_file: keys[1].clone(),
                 poll: Span::millis(200),
                 batch: anchor::Batching { chunks_max: 4096, age: Span::seconds(1) },
                 confirmation: anchor::Confirmation::default(),
-                sponsor: None,
+                ..AnchorConfig::new(anvil.rpc(), contract, keys[1].clone())
             });
         }
         let agent = edge_agent::start(config, edge_agent::Parts::default()).await.unwrap();

@@ -14,6 +14,7 @@ mod an_audit_names_who_changed_what;
 mod demand_response_is_accountable;
 mod group_town;
 mod history_finds_everything;
+mod keys_are_kept_behind_a_passphrase;
 mod meters_choose_their_relay;
 mod operators_see_what_is_going_on;
 mod the_command_line_keeps_its_promises;

@@ -33,6 +33,7 @@ fn settings(town: &Town, parties_max: usize) -> SponsorConfig {
         rpc: base.rpc,
         contract: base.contract,
         key_file: base.key_file,
+        unlock: base.unlock,
         ledger: base.ledger,
         name: "cloud".to_owned(),
         gather: Gather { age: Span::millis(300), parties_max },

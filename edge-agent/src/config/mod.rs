@@ -278,8 +278,14 @@ pub struct AnchorConfig {
     pub rpc: String,
     /// Address of the registry contract.
     pub contract: anchor::Address,
-    /// File with the private key, mode 0600.
+    /// File with the private key, mode 0600; `forebay keys new` makes one.
     pub key_file: PathBuf,
+    /// File whose first line is the key's passphrase; it goes before `passphrase`.
+    #[serde(default)]
+    pub passphrase_file: Option<PathBuf>,
+    /// The passphrase of an encrypted key, which the environment tells and no file.
+    #[serde(skip)]
+    pub passphrase: Option<anchor::keys::Passphrase>,
     /// How often chunks and chain are looked at.
     #[serde(default = "anchor_poll")]
     pub poll: Span,
@@ -312,6 +318,24 @@ pub struct SponsorConfig {
 
 fn anchor_poll() -> Span {
     Span::seconds(1)
+}
+
+impl AnchorConfig {
+    /// With every default.
+    #[must_use]
+    pub fn new(rpc: impl Into<String>, contract: anchor::Address, key_file: PathBuf) -> Self {
+        Self {
+            rpc: rpc.into(),
+            contract,
+            key_file,
+            passphrase_file: None,
+            passphrase: None,
+            poll: anchor_poll(),
+            batch: anchor::Batching::default(),
+            confirmation: anchor::Confirmation::default(),
+            sponsor: None,
+        }
+    }
 }
 
 /// The admin port.
