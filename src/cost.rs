@@ -38,7 +38,7 @@ impl Cost {
                 self.steady_gas += gas;
             }
             for leaf in ledger.leaves(number)? {
-                self.records += leaf.header()?.count;
+                self.records += leaf.content()?.records();
             }
         }
         Ok(())

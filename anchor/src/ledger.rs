@@ -10,9 +10,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use alloy::primitives::Address;
 use rusqlite::{Connection, Transaction as Tx, params};
 use store::{Lock, LockError, OpenError, Options, ReadError, Step};
-use wire::{At, ChunkHeader, Digest, Epoch, merkle};
+use wire::{At, Digest, Epoch, merkle};
 
 use crate::chain::Identity;
+use crate::collect::Waiting;
 use crate::machine::{Progress, State};
 use crate::party::Party;
 use crate::registry::Entry;
@@ -138,7 +139,6 @@ pub struct Standing {
 #[derive(Debug)]
 pub struct Ledger {
     writer: Mutex<Connection>,
-    source: Epoch,
     view: LedgerView,
     _lock: Lock,
 }
@@ -174,7 +174,7 @@ impl Ledger {
         tx.execute("INSERT INTO sources (epoch, watermark) VALUES (?1, 0) ON CONFLICT DO NOTHING", params![source.0 as i64])?;
         tx.commit()?;
         let view = LedgerView::new(path, party.clone(), source);
-        Ok(Self { writer: Mutex::new(writer), source, view, _lock: lock })
+        Ok(Self { writer: Mutex::new(writer), view, _lock: lock })
     }
 
     fn writer(&self) -> MutexGuard<'_, Connection> {
@@ -203,34 +203,40 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub fn watermark(&self) -> Result<i64, LedgerError> {
+        self.watermark_of(self.source())
+    }
+
+    /// The last id of a source that is in a batch.
+    pub(crate) fn watermark_of(&self, source: Epoch) -> Result<i64, LedgerError> {
         self.read(|tx| {
-            let sql = "SELECT watermark FROM sources WHERE epoch = ?1";
-            Ok(tx.query_row(sql, params![self.source.0 as i64], |row| row.get(0))?)
+            let sql = "SELECT ifnull(max(watermark), 0) FROM sources WHERE epoch = ?1";
+            Ok(tx.query_row(sql, params![source.0 as i64], |row| row.get(0))?)
         })
     }
 
-    /// Closes a batch over `chunks`, in their order. The watermark moves in the same commit, so no chunk is in two batches.
-    ///
-    /// # Errors
-    /// [`LedgerError`], also if one of the chunks is in a batch.
-    pub fn close(&self, chunks: &[(i64, ChunkHeader)], now: At) -> Result<Batch, LedgerError> {
-        let leaves: Vec<Digest> = chunks.iter().map(|(_, header)| header.leaf()).collect();
-        let root = merkle::root(&leaves);
-        let records: u64 = chunks.iter().map(|(_, header)| header.count).sum();
+    /// Closes a batch over `leaves`, in their order. The watermarks of their sources move in the same commit, so none is in two batches.
+    pub(crate) fn close(&self, leaves: &[Waiting], now: At) -> Result<Batch, LedgerError> {
+        let digests: Vec<Digest> = leaves.iter().map(|leaf| leaf.content.leaf()).collect();
+        let root = merkle::root(&digests);
+        let records: u64 = leaves.iter().map(|leaf| leaf.content.records()).sum();
         self.write(|tx| {
-            let number = rows::insert(tx, &root, chunks.len() as u64, records, now)?;
-            let source = self.source.0 as i64;
+            let number = rows::insert(tx, &root, leaves.len() as u64, records, now)?;
             let mut insert = tx.prepare_cached(
                 "INSERT INTO leaves (batch, position, source, chunk, leaf, header) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             )?;
-            let mut header_bytes = Vec::new();
-            for (position, ((chunk, header), leaf)) in chunks.iter().zip(&leaves).enumerate() {
-                header_bytes.clear();
-                header.encode(&mut header_bytes);
-                insert.execute(params![number as i64, position as i64, source, chunk, leaf, header_bytes])?;
-            }
-            if let Some((chunk, _)) = chunks.last() {
-                tx.execute("UPDATE sources SET watermark = ?2 WHERE epoch = ?1", params![source, chunk])?;
+            let mut marks = tx.prepare_cached(
+                "INSERT INTO sources (epoch, watermark) VALUES (?1, ?2)
+                 ON CONFLICT DO UPDATE SET watermark = max(watermark, excluded.watermark)",
+            )?;
+            let mut bytes = Vec::new();
+            for (position, (Waiting { source, id, content }, leaf)) in leaves.iter().zip(&digests).enumerate() {
+                bytes.clear();
+                content.encode(&mut bytes);
+                insert.execute(params![number as i64, position as i64, source.0 as i64, id, leaf, bytes])?;
+                let is_last = leaves.get(position + 1).is_none_or(|next| next.source != *source);
+                if is_last {
+                    marks.execute(params![source.0 as i64, id])?;
+                }
             }
             rows::need(tx, number)
         })

@@ -7,17 +7,17 @@ use alloy::primitives::Address;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use wire::digest::Salt;
-use wire::{At, ChunkHeader, Digest, Operation, Record, RecordKey, merkle};
+use wire::{At, ChunkHeader, Digest, Epoch, Operation, Record, RecordKey, RelayId, Shown, Statement};
 
 use crate::chain::Mined;
+use crate::content::Content;
 use crate::hex::{HexBytes, HexWord};
-use crate::ledger::{LedgerError, Target};
+use crate::ledger::Target;
 use crate::limits::{LATER_MAX, PATH_NODES_MAX, PROOF_BYTES_MAX};
-use crate::machine::State;
 use crate::party::Party;
 use crate::pledge::{Pledge, Venue};
+use crate::prove::{ProveError, Written};
 use crate::registry::Entry;
-use crate::rows::Place;
 use crate::view::LedgerView;
 
 /// The first version of the format; a later one is another word.
@@ -94,6 +94,18 @@ pub(crate) struct ChunkPart {
     header: Header,
     pub(crate) index: u64,
     path: Vec<HexWord<32>>,
+    /// Where a relay holds the chunk, and not the party: then the batch's leaf is what the relay stated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stated: Option<StatedPart>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StatedPart {
+    relay: Name,
+    relay_epoch: HexNumber,
+    chunk: u64,
+    at: Decimal,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -221,6 +233,76 @@ impl Proof {
         Ok(self)
     }
 
+    /// The proof that a leaf which is on chain and a record of its chunk are.
+    pub(crate) fn assemble(written: Written, shown: Shown, party: Party, pledge: Option<(Pledge, Address)>) -> Self {
+        let words = |path: Vec<Digest>| path.into_iter().map(HexWord).collect();
+        let Written { content, position, path, entry, mined, target, .. } = written;
+        let stated = match &content {
+            Content::Chunk(_) => None,
+            Content::Statement(Statement { relay, relay_epoch, chunk, at, .. }) => Some(StatedPart {
+                relay: Name(relay.clone()),
+                relay_epoch: HexNumber(*relay_epoch),
+                chunk: *chunk,
+                at: Decimal(*at),
+            }),
+        };
+        let Shown { record, salt, index, path: within, .. } = shown;
+        Self {
+            format: FORMAT.to_owned(),
+            record: RecordPart {
+                key: record.key,
+                at: Decimal(record.at),
+                operation: record.operation,
+                payload: HexBytes(record.payload),
+                salt: HexWord(salt),
+            },
+            chunk: ChunkPart { header: Header(content.header().clone()), index, path: words(within), stated },
+            batch: BatchPart {
+                prev: HexWord(entry.prev),
+                root: HexWord(entry.root),
+                first_seq: entry.first_seq,
+                count: entry.count,
+                index: position,
+                path: words(path),
+            },
+            chain: ChainPart {
+                id: target.identity.chain_id,
+                genesis: HexWord(target.identity.genesis),
+                contract: HexWord(target.contract.into_array()),
+                code_hash: HexWord(target.identity.code_hash),
+                submitter: HexWord(target.submitter.into_array()),
+                party,
+                stream: HexWord(target.stream),
+            },
+            transaction: TransactionPart {
+                hash: HexWord(mined.tx),
+                block_number: mined.block_number,
+                block_hash: HexWord(mined.block_hash),
+                log_index: mined.log_index,
+            },
+            pledge: pledge.map(|(pledge, account)| PledgePart {
+                account: HexWord(account.into_array()),
+                signature: HexWord(pledge.signature),
+            }),
+            later: Vec::new(),
+        }
+    }
+
+    /// What the batch's leaf commits to: the header of a chunk that the party holds, or what a relay stated.
+    pub(crate) fn content(&self) -> Content {
+        let header = self.header().clone();
+        match &self.chunk.stated {
+            None => Content::Chunk(header),
+            Some(StatedPart { relay, relay_epoch, chunk, at }) => Content::Statement(Statement {
+                relay: relay.0.clone(),
+                relay_epoch: relay_epoch.0,
+                chunk: *chunk,
+                at: at.0,
+                header,
+            }),
+        }
+    }
+
     /// The account whose key made the root: the one that signed it for the anchor service, or else the one that wrote it. `None` if
     /// the signature is not that account's.
     pub(crate) fn signer(&self) -> Option<Address> {
@@ -302,122 +384,37 @@ impl<'de> Deserialize<'de> for Decimal {
     }
 }
 
-/// What a proof is made from, beside the ledger: one record of a chunk, and the leaves of all of them. The terminal keeps
-/// those, the cloud computes them again.
-#[derive(Debug, Clone, Copy)]
-pub struct Evidence<'a> {
-    /// The chunk's id in the ledger's source.
-    pub chunk: i64,
-    /// The leaves of its records, in the order of their seqs.
-    pub leaves: &'a [Digest],
-    /// The record's place among them, from 0.
-    pub index: usize,
-    /// The record.
-    pub record: &'a Record,
-    /// Its salt.
-    pub salt: Salt,
+/// A relay's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Name(RelayId);
+
+impl Serialize for Name {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.0.as_str())
+    }
 }
 
-/// Why there is no proof, or not yet.
-#[derive(Debug, thiserror::Error)]
-pub enum ProveError {
-    /// The chunk is in no batch yet.
-    #[error("chunk {0} is not in a batch yet")]
-    NotBatched(i64),
-    /// The chunk's batch is not on chain for good yet.
-    #[error("batch {batch} is {}, not yet FINAL", state.as_str())]
-    NotFinal {
-        /// The batch.
-        batch: u64,
-        /// Where it is.
-        state: State,
-    },
-    /// The record is not the leaf at that place: it was changed after anchoring, or the place or salt is wrong.
-    #[error("the record is not leaf {index} of chunk {chunk}")]
-    OtherRecord {
-        /// The chunk.
-        chunk: i64,
-        /// The place.
-        index: usize,
-    },
-    /// The leaves are not those that were anchored.
-    #[error("the leaves of chunk {0} don't make the root that was anchored")]
-    OtherLeaves(i64),
-    /// The ledger's own rows don't make the root that was anchored.
-    #[error("the rows of batch {0} don't make the root that was anchored")]
-    OtherBatch(u64),
-    /// The proof is not of this ledger.
-    #[error("the ledger has no such batch")]
-    NotOurs,
-    /// More batches follow than a proof can carry.
-    #[error("{0} batches follow, which is more than a proof can carry")]
-    TooManyLater(u64),
-    /// The ledger can't be read.
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map(Self).map_err(|fault| D::Error::custom(format_args!("a relay's name: {fault}")))
+    }
 }
 
-/// Makes the proof of one record whose batch is on chain for good.
-///
-/// # Errors
-/// [`ProveError`]; what is made is checked first, so a proof that comes out holds as far as this side can see.
-pub fn prove(ledger: &LedgerView, evidence: &Evidence<'_>) -> Result<Proof, ProveError> {
-    let Evidence { chunk, leaves, index, record, salt } = *evidence;
-    let Place { batch, leaf: place } = ledger.batch_of_chunk(chunk)?.ok_or(ProveError::NotBatched(chunk))?;
-    let not_final = ProveError::NotFinal { batch: batch.number, state: batch.progress.state };
-    let (State::Final, Some(mined), Some(entry), Some(target)) =
-        (batch.progress.state, batch.progress.mined, batch.entry(), ledger.target()?)
-    else {
-        return Err(not_final);
-    };
-    let header = place.header()?;
-    if leaves.get(index) != Some(&wire::digest::leaf(&record.view(), &salt)) {
-        return Err(ProveError::OtherRecord { chunk, index });
+/// An epoch as keys have it: lower-case hex without leading zeros.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct HexNumber(Epoch);
+
+impl Serialize for HexNumber {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
     }
-    if merkle::root(leaves) != header.root {
-        return Err(ProveError::OtherLeaves(chunk));
+}
+
+impl<'de> Deserialize<'de> for HexNumber {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let epoch = u64::from_str_radix(&text, 16).map(Epoch).ok().filter(|epoch| epoch.to_string() == text);
+        epoch.map(Self).ok_or_else(|| D::Error::custom("expected an epoch as lower-case hex without leading zeros"))
     }
-    let siblings: Vec<Digest> = ledger.leaves(batch.number)?.iter().map(|leaf| leaf.digest).collect();
-    if merkle::root(&siblings) != batch.root {
-        return Err(ProveError::OtherBatch(batch.number));
-    }
-    let path = |path: Vec<Digest>| path.into_iter().map(HexWord).collect();
-    Ok(Proof {
-        format: FORMAT.to_owned(),
-        record: RecordPart {
-            key: record.key.clone(),
-            at: Decimal(record.at),
-            operation: record.operation,
-            payload: HexBytes(record.payload.clone()),
-            salt: HexWord(salt),
-        },
-        chunk: ChunkPart { header: Header(header), index: index as u64, path: path(merkle::path(leaves, index)) },
-        batch: BatchPart {
-            prev: HexWord(entry.prev),
-            root: HexWord(entry.root),
-            first_seq: entry.first_seq,
-            count: entry.count,
-            index: place.position,
-            path: path(merkle::path(&siblings, place.position as usize)),
-        },
-        chain: ChainPart {
-            id: target.identity.chain_id,
-            genesis: HexWord(target.identity.genesis),
-            contract: HexWord(target.contract.into_array()),
-            code_hash: HexWord(target.identity.code_hash),
-            submitter: HexWord(target.submitter.into_array()),
-            party: ledger.party().clone(),
-            stream: HexWord(target.stream),
-        },
-        transaction: TransactionPart {
-            hash: HexWord(mined.tx),
-            block_number: mined.block_number,
-            block_hash: HexWord(mined.block_hash),
-            log_index: mined.log_index,
-        },
-        pledge: ledger
-            .signed_pledge(batch.number)?
-            .map(|(pledge, account)| PledgePart { account: HexWord(account.into_array()), signature: HexWord(pledge.signature) }),
-        later: Vec::new(),
-    })
 }

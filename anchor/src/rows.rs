@@ -6,6 +6,7 @@ use wire::state::{Anchored, ServerState};
 use wire::{At, ChunkHeader, Digest, Epoch};
 
 use crate::chain::{Fees, Identity, Mined};
+use crate::content::Content;
 use crate::ledger::{LedgerError, Standing, Target};
 use crate::machine::{Failure, Progress, State, record_event};
 use crate::registry::Entry;
@@ -90,7 +91,7 @@ impl Batch {
 const BATCH: &str = "SELECT number, root, first_seq, count, closed_at, prev, state, since, offered_at, unseen, reverts, failure,
                             tx, block_number, block_hash, log_index, gas_used, record_state, record_since FROM batches ";
 
-/// One leaf of a batch: a chunk's header.
+/// One leaf of a batch: a chunk's header, or a relay's statement of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leaf {
     /// The batch.
@@ -99,11 +100,11 @@ pub struct Leaf {
     pub position: u64,
     /// The database that the chunk is from.
     pub source: Epoch,
-    /// The chunk's id in its source.
+    /// The chunk's or the statement's id in its source.
     pub chunk: i64,
     /// Its hash.
     pub digest: Digest,
-    header: Vec<u8>,
+    content: Vec<u8>,
 }
 
 impl Leaf {
@@ -113,21 +114,29 @@ impl Leaf {
             position: unsigned(row, 1)?,
             chunk: row.get(2)?,
             digest: row.get(3)?,
-            header: row.get(4)?,
+            content: row.get(4)?,
             source: Epoch(unsigned(row, 5)?),
         })
     }
 
-    /// The chunk's header.
+    /// What it commits to.
     ///
     /// # Errors
     /// [`LedgerError::Damaged`] if it is not canonical, or not what the leaf was made from.
-    pub fn header(&self) -> Result<ChunkHeader, LedgerError> {
+    pub fn content(&self) -> Result<Content, LedgerError> {
         let damaged = LedgerError::Damaged { batch: self.batch, what: "header" };
-        match ChunkHeader::parse(&self.header) {
-            Ok(header) if header.leaf() == self.digest => Ok(header),
+        match Content::parse(&self.content) {
+            Ok(content) if content.leaf() == self.digest => Ok(content),
             _ => Err(damaged),
         }
+    }
+
+    /// The chunk's header, be it the party's own or one that a relay stated.
+    ///
+    /// # Errors
+    /// As [`Leaf::content`].
+    pub fn header(&self) -> Result<ChunkHeader, LedgerError> {
+        Ok(self.content()?.header().clone())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Where chunks come from.
 
-use wire::{ChunkHeader, Epoch};
+use wire::{ChunkHeader, Epoch, Statement};
 
 /// Why a source gave no chunks. To be tried again.
 #[derive(Debug, thiserror::Error)]
@@ -29,4 +29,20 @@ pub trait ChunkSource: Send + Sync + 'static {
     fn epoch(&self) -> Epoch {
         Epoch(0)
     }
+}
+
+/// What relays have stated of chunks that this party does not have (C5), in the order in which it was taken in.
+pub trait StatementSource: Send + Sync + 'static {
+    /// At most `limit` statements with ids above `id`, in ascending order. A statement must be durable before it is shown, must not appear
+    /// below an id that was shown, and stays until [`StatementSource::batched`] says that it need not.
+    ///
+    /// # Errors
+    /// [`SourceError`] if the database can't be read now.
+    fn statements_after(&self, id: i64, limit: usize) -> Result<Vec<(i64, Statement)>, SourceError>;
+
+    /// The database that the ids belong to; no other source may have it.
+    fn epoch(&self) -> Epoch;
+
+    /// Everything up to `id` is in a batch, for good. May be said more than once.
+    fn batched(&self, id: i64);
 }

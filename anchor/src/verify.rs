@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use alloy::primitives::Address;
-use wire::{ChunkHeader, Digest, Record, merkle};
+use wire::{ChunkHeader, Digest, Record, Statement, merkle};
 
 use crate::chain::{AddressFault, Block, Chain, ChainError, Identity, Outcome, Written};
 use crate::confirm::is_below;
+use crate::content::Content;
 use crate::ledger::Target;
 use crate::limits;
-use crate::party::Party;
+use crate::party::{Kind, Party};
 use crate::proof::{Malformed, Proof};
 use crate::registry;
 
@@ -61,6 +62,8 @@ pub struct Verified {
     pub chunk: ChunkHeader,
     /// The record's place in the chunk.
     pub index: u64,
+    /// The relay that holds the chunk, if the party does not: what the relay stated, by the party's word.
+    pub stated: Option<Statement>,
     /// Who anchored it, by its own word: anybody may use any name, so look at the submitter.
     pub party: Party,
     /// The account that wrote it.
@@ -214,7 +217,11 @@ impl Proof {
             return Err(Reason::Record);
         }
         let entry = self.batch.entry();
-        if !merkle::verify(&header.leaf(), self.batch.index, entry.count, &self.batch.path(), &entry.root) {
+        let content = self.content();
+        if matches!(content, Content::Statement(_)) && self.chain.party.kind != Kind::Server {
+            return Err(Reason::Header("what a relay holds is stated by a server"));
+        }
+        if !merkle::verify(&content.leaf(), self.batch.index, entry.count, &self.batch.path(), &entry.root) {
             return Err(Reason::Chunk);
         }
         let target = self.chain.target();
@@ -268,6 +275,10 @@ impl Proof {
         };
         Ok(Verified {
             index: self.chunk.index,
+            stated: match self.content() {
+                Content::Chunk(_) => None,
+                Content::Statement(stated) => Some(stated),
+            },
             party: self.chain.party.clone(),
             submitter: target.submitter,
             signer,

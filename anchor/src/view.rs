@@ -66,7 +66,15 @@ impl LedgerView {
     /// # Errors
     /// [`LedgerError`].
     pub fn batch_of_chunk(&self, chunk: i64) -> Result<Option<Place>, LedgerError> {
-        let source = self.source.0 as i64;
+        self.batch_of(self.source, chunk)
+    }
+
+    /// The batch that holds what has this id in the database `source`, and where in it.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub fn batch_of(&self, source: Epoch, chunk: i64) -> Result<Option<Place>, LedgerError> {
+        let source = source.0 as i64;
         self.read(|tx| {
             let sql = "SELECT batch, position, chunk, leaf, header, source FROM leaves WHERE source = ?1 AND chunk = ?2";
             let Some(leaf) = tx.query_row(sql, params![source, chunk], Leaf::read).optional()? else {

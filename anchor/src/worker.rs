@@ -17,7 +17,7 @@ use crate::keys::{Key, KeyError};
 use crate::ledger::{Ledger, LedgerError};
 use crate::limits;
 use crate::metrics::Metrics;
-use crate::source::ChunkSource;
+use crate::source::{ChunkSource, StatementSource};
 use crate::sponsor::{Gather, Loader, Mail};
 use crate::way::{Post, Way};
 
@@ -95,12 +95,27 @@ impl Worker {
         clock: Arc<dyn Clock>,
         registry: &Registry,
     ) -> Result<Anchoring, StartError> {
+        Self::start_with_statements(config, source, None, clock, registry)
+    }
+
+    /// Like [`Worker::start`], for a cloud: what relays state goes into the same batches.
+    ///
+    /// # Errors
+    /// [`StartError`] names what can't be used.
+    pub fn start_with_statements(
+        config: Config,
+        source: Arc<dyn ChunkSource>,
+        statements: Option<Arc<dyn StatementSource>>,
+        clock: Arc<dyn Clock>,
+        registry: &Registry,
+    ) -> Result<Anchoring, StartError> {
         if config.sponsor.is_some() {
             return Err(ConfigFault { field: "sponsor", fix: "needs a way to the anchor service" }.into());
         }
         let source_epoch = source.epoch();
         Self::build(config, (Way::Direct, ROLE), source_epoch, clock, registry, |parts| {
-            Intake::Chunks(Collector::new(source, parts.ledger, parts.batch, parts.metrics))
+            let collector = Collector::new(source, parts.ledger, parts.batch, parts.metrics);
+            Intake::Chunks(collector.with_statements(statements))
         })
     }
 

@@ -6,7 +6,7 @@ use anchor::registry::Entry;
 use anchor::{Address, Party, keys};
 use testkit::fuzz;
 
-/// Proofs of every kind: direct, sponsored, and with later batches.
+/// Proofs of every kind: direct, sponsored with later batches, and of what a relay stated.
 fn proofs() -> Vec<Vec<u8>> {
     let word = |byte: &str, bytes: usize| format!("0x{}", byte.repeat(bytes));
     let header = {
@@ -31,7 +31,12 @@ fn proofs() -> Vec<Vec<u8>> {
     let direct = proof.to_string().into_bytes();
     proof["pledge"] = serde_json::json!({ "account": word("0c", 20), "signature": word("1b", 65) });
     proof["later"] = serde_json::json!([{ "root": word("0d", 32), "first_seq": 6, "count": 2 }]);
-    vec![direct, proof.to_string().into_bytes()]
+    let pledged = proof.to_string().into_bytes();
+    proof["chunk"]["stated"] = serde_json::json!({
+        "relay": "relay-1", "relay_epoch": "9f3c", "chunk": 7, "at": "1451606460000000000",
+    });
+    proof["chain"]["party"] = serde_json::json!({ "kind": "server", "name": "cloud-1" });
+    vec![direct, pledged, proof.to_string().into_bytes()]
 }
 
 #[test]

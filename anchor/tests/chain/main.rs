@@ -16,4 +16,5 @@ mod proxy;
 mod pruned;
 mod reorg;
 mod sponsor;
+mod stated;
 mod town;
