@@ -18,7 +18,8 @@ use crate::user::Login;
 pub(crate) struct Args {
     /// The record, like cityA/meter-0017/power/active@9f3c.1029.
     key: RecordKey,
-    /// The cloud's proof, from its HTTP address, like http://127.0.0.1:8080.
+    /// The cloud's proof, from its HTTP address, like http://127.0.0.1:8080. Of a record that only a relay keeps it is the proof of what
+    /// the relay stated; the record stays there.
     #[arg(long, value_name = "URL", env = "FOREBAY_CLOUD", required_unless_present = "terminal")]
     cloud: Option<String>,
     /// The terminal's proof, from an agent's data folder. The reading itself comes from --cloud, if the agent has forgotten it.

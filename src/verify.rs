@@ -79,6 +79,13 @@ fn text(verified: &Verified) -> String {
             record.operation,
             record.at
         ),
+        match &verified.stated {
+            None => format!("  held by     the party, in a chunk of {} records", verified.chunk.count),
+            Some(stated) => format!(
+                "  held by     relay {}, in chunk {} of its database {}, by the party's word: it took the relay's statement in at {} ns",
+                stated.relay, stated.chunk, stated.relay_epoch, stated.at
+            ),
+        },
         format!("  party       {} {}, by its own word", verified.party.kind.as_str(), verified.party.name),
         match verified.signer == verified.submitter {
             true => format!("  account     {} ({demanded})", verified.submitter),
@@ -110,6 +117,9 @@ fn json(verified: &Verified) -> serde_json::Value {
         "verified": true,
         "key": verified.record.key,
         "party": verified.party,
+        "stated": verified.stated.as_ref().map(|stated| serde_json::json!({
+            "relay": stated.relay, "relay_epoch": stated.relay_epoch.to_string(), "chunk": stated.chunk, "at": stated.at.to_string(),
+        })),
         "submitter": verified.submitter.to_string(),
         "signer": verified.signer.to_string(),
         "submitter_demanded": verified.submitter_demanded,

@@ -11,6 +11,8 @@ use archive::{Archive, ReadError};
 use wire::digest::Salt;
 use wire::{ChunkHeader, Digest, Epoch, EpochSecret, Record, RecordKey};
 
+use crate::proving::AtRelay;
+
 /// Announcements of epoch secrets that are looked through at once.
 const ANNOUNCEMENTS_PIECE: usize = 1_024;
 
@@ -93,6 +95,17 @@ impl Anchored {
     pub(crate) fn prove(&self, evidence: &Evidence, up_to_head: bool) -> Result<Proof, ProveError> {
         let Evidence { chunk, leaves, index, record, salt } = evidence;
         let proof = anchor::prove(&self.0, &anchor::Evidence { chunk: *chunk, leaves, index: *index, record, salt: *salt })?;
+        if up_to_head { proof.up_to_head(&self.0) } else { Ok(proof) }
+    }
+
+    /// Where what a relay stated is anchored, if it is in a batch.
+    pub(crate) fn place_stated(&self, source: Epoch, statement: i64) -> Result<Option<Place>, LedgerError> {
+        self.0.batch_of(source, statement)
+    }
+
+    /// The proof of one record that a relay keeps.
+    pub(crate) fn prove_stated(&self, at_relay: &AtRelay, up_to_head: bool) -> Result<Proof, ProveError> {
+        let proof = anchor::prove_stated(&self.0, at_relay.source, at_relay.statement, at_relay.shown.clone())?;
         if up_to_head { proof.up_to_head(&self.0) } else { Ok(proof) }
     }
 

@@ -25,11 +25,12 @@ use crate::groups::{Book, BookError, Fence, Groups, HEARD_MAX, Keeper};
 use crate::history::History;
 use crate::http::identity::Identities;
 use crate::http::{self, Api};
-use crate::index::{self, Index};
+use crate::index::{self, Index, Statements};
 use crate::ingest::{self, CloudIntake, Seen};
 use crate::late::Late;
 use crate::live::Live;
 use crate::metrics::Metrics;
+use crate::proving::Proving;
 use crate::pull::{self, Pulls};
 use crate::receipts::{self, Batcher, COMMITTED_MAX, Committed};
 use crate::sponsor;
@@ -153,22 +154,23 @@ impl Cloud {
         let registrar =
             Registrar::open(&config.data, authority, requests, policy.clone(), clock.clone(), metrics.clone()).await?;
         let keys_refresh = authority.tokens.as_ref().map_or(Duration::MAX, |tokens| tokens.refresh.duration());
+        let commands = Commands::new(clock.now());
+        let index = open_index(&config, &clock, &commands, &metrics).await?;
         let anchoring = match &config.anchor {
             None => None,
             Some(section) => {
-                let source = Arc::new(Chunks(archive.clone()));
+                let (source, stated) = (Arc::new(Chunks(archive.clone())), Arc::new(Statements(index.clone())));
                 let config = section.config(&config.name, &config.data)?;
-                Some(Worker::start(config, source, clock.clone(), &registry)?)
+                Some(Worker::start_with_statements(config, source, Some(stated), clock.clone(), &registry)?)
             }
         };
         let sponsor = sponsor::open(&config, clock.clone(), &registry)?;
-        let commands = Commands::new(clock.now());
-        let index = open_index(&config, &clock, &commands, &metrics).await?;
         let limits = pull::Limits {
             all_max: config.history.pulls_max,
             relay_max: config.history.pulls_relay_max,
             wait: config.history.pull_wait.duration(),
         };
+        let proving = Proving::new(commands.clone(), limits.wait, metrics.clone());
         let pulls = Pulls::new(limits, commands.clone(), archive.clone(), metrics.clone());
         let stored = (index.clone(), pulls.clone());
         let history = History::new(archive.clone(), stored, policy.clone(), clock.clone(), &config.history);
@@ -187,6 +189,7 @@ impl Cloud {
             heard,
             index,
             pulls,
+            proving: proving.clone(),
             sponsor: sponsor.as_ref().map(|(door, _)| door.clone()),
             seen: seen.clone(),
             metrics: metrics.clone(),
@@ -220,6 +223,7 @@ impl Cloud {
             anchored: anchoring.as_ref().map(|anchoring| Anchored(anchoring.ledger().clone())),
             identities,
             commands,
+            proving,
             demand: demand.clone(),
             tokens: http::openadr::Tokens::default(),
             registrar: registrar.clone(),
@@ -448,9 +452,13 @@ async fn open_index(
     metrics: &Metrics,
 ) -> Result<Index, StartError> {
     let (data, clock, commands, metrics) = (config.data.clone(), clock.clone(), commands.clone(), metrics.clone());
-    let sizes = (config.history.index_entries_max, config.history.readers);
+    let scope = index::Scope {
+        entries_max: config.history.index_entries_max,
+        readers: config.history.readers,
+        is_anchored: config.anchor.is_some(),
+    };
     let opening =
-        tokio::task::spawn_blocking(move || Index::open(&data, Arc::new(move || clock.now()), sizes, commands, metrics));
+        tokio::task::spawn_blocking(move || Index::open(&data, Arc::new(move || clock.now()), scope, commands, metrics));
     let opened = opening.await.unwrap_or_else(|ended| std::panic::resume_unwind(ended.into_panic()));
     opened.map_err(|source| StartError::Index { data: config.data.clone(), source })
 }

@@ -9,6 +9,7 @@
 
 mod compare;
 mod read;
+mod statements;
 mod work;
 
 use std::collections::BTreeSet;
@@ -25,10 +26,14 @@ use crate::commands::Commands;
 use crate::metrics::Metrics;
 pub(crate) use compare::{compare, compare_left};
 pub(crate) use read::{Known, Mismatch, ReadError, Standing};
+pub(crate) use statements::Statements;
 use work::{Done, Job, Keeper};
 
 /// Migrations; released ones are never edited.
-const STEPS: &[Step] = &[Step { name: "index", sql: include_str!("index/sql/001_index.sql") }];
+const STEPS: &[Step] = &[
+    Step { name: "index", sql: include_str!("index/sql/001_index.sql") },
+    Step { name: "statements", sql: include_str!("index/sql/002_statements.sql") },
+];
 const DATABASE: &str = "index.sqlite";
 /// Bytes of pages that may wait for the writer; a page above it is refused with "quota exceeded", and its relay sends it again.
 const QUEUE_BYTES_MAX: usize = 32 << 20;
@@ -42,6 +47,20 @@ pub enum OpenError {
     /// A damaged one can't be put aside, or no thread can be had.
     #[error("can't use the folder of the index")]
     Io(#[from] std::io::Error),
+    /// What was stated before can't be read.
+    #[error("what relays have stated can't be read: {0}")]
+    Stated(String),
+}
+
+/// How large the index may be, and what becomes of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scope {
+    /// Entries at most.
+    pub(crate) entries_max: u64,
+    /// How many may read at the same time.
+    pub(crate) readers: usize,
+    /// Whether what relays state is anchored.
+    pub(crate) is_anchored: bool,
 }
 
 /// Why archive and index together can't be read.
@@ -68,6 +87,7 @@ pub(crate) fn without(set: &Intervals, other: &Intervals) -> Intervals {
 pub(crate) struct Index(Arc<Inner>);
 
 struct Inner {
+    epoch: Epoch,
     writer: Writer<Keeper>,
     readers: Readers,
     commands: Commands,
@@ -84,17 +104,17 @@ pub(crate) struct Noting {
 }
 
 impl Index {
-    /// Opens the index in `folder`, made by then, for at most `entries_max` entries; `readers` may read at the same time.
+    /// Opens the index in `folder`, made by then.
     pub(crate) fn open(
         folder: &Path,
         now: archive::Now,
-        (entries_max, readers): (u64, usize),
+        Scope { entries_max, readers, is_anchored }: Scope,
         commands: Commands,
         metrics: Metrics,
     ) -> Result<Self, OpenError> {
         let path = folder.join(DATABASE);
         let options = store::Options::default();
-        let connection = match store::open(&path, STEPS, &options) {
+        let mut connection = match store::open(&path, STEPS, &options) {
             Err(error @ store::OpenError::Corrupt { .. }) => {
                 let aside = store::quarantine(&path)?;
                 tracing::error!(%error, aside = %aside.display(), "ALARM: the index was damaged; it was put aside, and relays will state theirs again");
@@ -103,10 +123,24 @@ impl Index {
             other => other?,
         };
         let count = connection.query_row("SELECT count(*) FROM entries", [], |row| row.get(0)).map_err(store::OpenError::from)?;
+        if is_anchored {
+            let made_up =
+                statements::catch_up(&mut connection, now().max(0)).map_err(|error| OpenError::Stated(error.to_string()))?;
+            if made_up > 0 {
+                tracing::info!(chunks = made_up, "chunks that relays stated before are anchored from now on");
+            }
+        }
+        let (epoch, waiting) = statements::standing(&connection).map_err(store::OpenError::from)?;
         let limits = store::Limits { queue_bytes_max: QUEUE_BYTES_MAX, ..store::Limits::default() };
-        let writer = Writer::spawn("index", connection, Keeper::new(now, entries_max, count), limits)?;
+        let keeper = Keeper::new(now, entries_max, count, is_anchored.then_some(waiting));
+        let writer = Writer::spawn("index", connection, keeper, limits)?;
         let readers = Readers::new(path, options, readers);
-        Ok(Self(Arc::new(Inner { writer, readers, commands, metrics })))
+        Ok(Self(Arc::new(Inner { epoch, writer, readers, commands, metrics })))
+    }
+
+    /// What the database is called as a source of batches.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.0.epoch
     }
 
     /// Takes what a relay says about its chunks. It is kept when [`Noting::settle`] says so.
@@ -211,7 +245,7 @@ impl Noting {
                 }
             }
             Ok(Done::Full) => {
-                tracing::error!(%relay, "the index is full: raise history.index_entries_max");
+                tracing::error!(%relay, "the index, or what waits to be anchored of it, is full: raise history.index_entries_max");
                 return Err(Refusal::QuotaExceeded);
             }
             Ok(other) => return Err(unavailable(&relay, &unexpected(other))),

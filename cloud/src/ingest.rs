@@ -26,6 +26,7 @@ use crate::index::{Index, Noting};
 use crate::late::{Late, LateRuns};
 use crate::live::Live;
 use crate::metrics::{Beat, Metrics, Reason};
+use crate::proving::Proving;
 use crate::pull::Pulls;
 use crate::receipts::Committed;
 
@@ -60,6 +61,8 @@ pub(crate) struct Shared {
     pub(crate) index: Index,
     /// What they were asked for.
     pub(crate) pulls: Pulls,
+    /// Those who wait for a record to be shown.
+    pub(crate) proving: Proving,
     /// The anchor service, if it works here.
     pub(crate) sponsor: Option<anchor::sponsor::Sponsor>,
     /// Relays that have sent frames.
@@ -175,7 +178,11 @@ impl Session {
 
     /// How an order went. It waits for no commit: what it tells is kept nowhere.
     fn reply(&self, relay: SegmentName<'_>, payload: &[u8]) -> Result<(), No> {
-        Ok(self.shared.pulls.replied(&self.speaker(relay)?, payload)?)
+        let relay = self.speaker(relay)?;
+        if self.shared.proving.takes(&relay, payload) {
+            return Ok(());
+        }
+        Ok(self.shared.pulls.replied(&relay, payload)?)
     }
 
     /// The relay that speaks on a topic, if this connection is its own or its proxy's. Who speaks for a relay without a group the grants

@@ -29,6 +29,7 @@ mod live;
 mod metrics;
 pub mod moment;
 pub mod problem;
+mod proving;
 mod pull;
 pub mod question;
 pub mod reading;

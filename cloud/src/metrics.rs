@@ -54,6 +54,24 @@ pub(crate) enum Outcome {
     Refused,
 }
 
+/// How it went that a relay was asked to show a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum Showing {
+    /// It led to the root that the relay had stated.
+    Shown,
+    /// It did not: an alarm.
+    Changed,
+    /// The relay could not.
+    Failed,
+    /// The relay did not answer in time, or nobody listened for its orders.
+    Unanswered,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Shows {
+    outcome: Showing,
+}
+
 /// Why a feed could not go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
 enum FeedReason {
@@ -139,6 +157,7 @@ pub(crate) struct Metrics {
     pub(crate) pulls_unanswered: Counter,
     pub(crate) chunks_compared: Counter,
     pub(crate) chunks_mismatched: Counter,
+    relay_proofs: Family<Shows, Counter>,
     pub(crate) feed_records: Counter,
     pub(crate) feed_unreadable: Counter,
     feeds_ended: Family<FeedEnded, Counter>,
@@ -209,6 +228,11 @@ impl Metrics {
                 "cloud_chunks_mismatched",
                 "Chunks of relays that came with another content than was announced: an alarm",
             ),
+            relay_proofs: registry.register(
+                "cloud_relay_proofs",
+                "Records that relays were asked to show for a proof, by outcome; Changed is an alarm",
+                Family::default(),
+            ),
             access_requests: registry.register(
                 "cloud_access_requests",
                 "What happened to access requests, by step",
@@ -221,6 +245,10 @@ impl Metrics {
         for state in crate::access::State::ALL {
             metrics.stepped(state);
         }
+        for outcome in [Showing::Shown, Showing::Changed, Showing::Failed, Showing::Unanswered] {
+            // Shown from the start, so that an alarm can be set on it.
+            let _ = metrics.relay_proofs.get_or_create_owned(&Shows { outcome });
+        }
         metrics
     }
 
@@ -231,6 +259,10 @@ impl Metrics {
             FeedEnd::Unavailable => FeedReason::Archive,
         };
         self.feeds_ended.get_or_create(&FeedEnded { reason }).inc();
+    }
+
+    pub(crate) fn relay_proof(&self, outcome: Showing) {
+        self.relay_proofs.get_or_create(&Shows { outcome }).inc();
     }
 
     pub(crate) fn refused(&self, reason: Reason) {

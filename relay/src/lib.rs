@@ -49,7 +49,7 @@ use crate::group::{Proxy, Pulse, Volume};
 use crate::intake::Grouped;
 
 pub use announcing::Announcing;
-pub use archive::{ExamineError, Examined, Unsound, Why, examine};
+pub use archive::{ExamineError, Examined, Unsound, View as Stored, Why, examine};
 pub use area::{Threshold, ThresholdFault};
 pub use broker::Access;
 pub use config::{BrokerLimits, CloudConfig, Config, ConfigError, GroupConfig, Storage};

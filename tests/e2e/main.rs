@@ -20,3 +20,4 @@ mod operators_see_what_is_going_on;
 mod the_command_line_keeps_its_promises;
 mod the_demonstration_holds;
 mod town;
+mod what_a_relay_keeps_is_proven;

@@ -34,8 +34,10 @@ use crate::history::History;
 use crate::ingest::Seen;
 use crate::metrics::Metrics;
 use crate::problem::{PROBLEM_TYPE, Problem};
+use crate::proving::Proving;
 
 pub use demand::{DemandView, EventView, PartView, Receipt, Status};
+pub(crate) use places::on_ledger;
 pub(crate) use serve::serve;
 
 /// Bytes of a request for access, or of a decision, at most.
@@ -53,6 +55,7 @@ pub(crate) struct Api {
     pub(crate) anchored: Option<Anchored>,
     pub(crate) identities: identity::Identities,
     pub(crate) commands: Commands,
+    pub(crate) proving: Proving,
     pub(crate) demand: Option<Service>,
     pub(crate) tokens: openadr::Tokens,
     pub(crate) registrar: Registrar,

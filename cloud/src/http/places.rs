@@ -18,7 +18,9 @@ use super::records::read_key;
 use crate::anchoring::Evidence;
 use crate::index::LookFault;
 use crate::ladder::Whereabouts;
+use crate::metrics::Showing;
 use crate::problem::Problem;
+use crate::proving::AtRelay;
 
 /// Shows where a record is.
 pub(super) async fn place(
@@ -57,7 +59,15 @@ pub(super) struct ProofWanted {
     up_to_head: bool,
 }
 
-/// Shows the proof of a record that is on chain.
+/// What a proof is made from.
+enum Held {
+    /// The archive has the record.
+    Here(Evidence),
+    /// A relay has it.
+    AtRelay(AtRelay),
+}
+
+/// Shows the proof of a record that is on chain, or whose relay's statement is.
 pub(super) async fn proof(
     State(api): State<Arc<Api>>,
     Asker(viewer): Asker,
@@ -70,11 +80,21 @@ pub(super) async fn proof(
     let Some(anchored) = api.anchored.clone() else {
         return Err(Problem::not_found("this cloud does not anchor: it has no [anchor] section"));
     };
-    let Some(evidence) = api.history.read(move |archive| Evidence::gather(archive, &key)).await? else {
-        return Err(Problem::not_found("the archive does not hold this record"));
+    let wanted_key = key.clone();
+    let evidence = match api.history.read(move |archive| Evidence::gather(archive, &wanted_key)).await? {
+        Some(evidence) => Held::Here(evidence.map_err(|missing| Problem::conflict(missing.to_string()))?),
+        None => Held::AtRelay(api.proving.show(&api.history, &anchored, &key).await?),
     };
-    let evidence = evidence.map_err(|missing| Problem::conflict(missing.to_string()))?;
-    let proof = match tokio::task::spawn_blocking(move || anchored.prove(&evidence, wanted.up_to_head)).await {
+    let metrics = api.metrics.clone();
+    let prove = move || match &evidence {
+        Held::Here(evidence) => anchored.prove(evidence, wanted.up_to_head),
+        Held::AtRelay(at_relay) => {
+            let proof = anchored.prove_stated(at_relay, wanted.up_to_head);
+            metrics.relay_proof(if proof.is_ok() { Showing::Shown } else { Showing::Changed });
+            proof
+        }
+    };
+    let proof = match tokio::task::spawn_blocking(prove).await {
         Ok(Ok(proof)) => proof,
         Ok(Err(not_yet @ (ProveError::NotBatched(_) | ProveError::NotFinal { .. }))) => {
             return Err(Problem::conflict(format!("{not_yet}; ask again later")));
@@ -92,7 +112,7 @@ pub(super) async fn proof(
 }
 
 /// Reads the ledger on a thread that may block.
-pub(super) async fn on_ledger<T: Send + 'static>(
+pub(crate) async fn on_ledger<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, LedgerError> + Send + 'static,
 ) -> Result<T, Problem> {
     match tokio::task::spawn_blocking(read).await {

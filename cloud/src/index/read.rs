@@ -62,6 +62,8 @@ pub(crate) struct Known {
     pub(crate) root: Digest,
     /// Whether they were compared with that root.
     pub(crate) is_checked: bool,
+    /// Its number as a source of the cloud's batches; `None` if nothing was anchored when it was stated.
+    pub(crate) statement: Option<i64>,
 }
 
 /// Records that came with another content than was announced.
@@ -76,7 +78,7 @@ pub(crate) struct Mismatch {
 }
 
 const COLUMNS: &str =
-    "e.id, r.name, r.is_current, e.left_at IS NOT NULL, e.chunk, s.name, e.epoch, e.at_min, e.at_max, e.seqs, e.root, e.checked
+    "e.id, r.name, r.is_current, e.left_at IS NOT NULL, e.chunk, s.name, e.epoch, e.at_min, e.at_max, e.seqs, e.root, e.checked, e.statement
      FROM entries e JOIN relays r ON r.id = e.relay JOIN series s ON s.id = e.series";
 
 fn known(row: &Row<'_>) -> Result<Known, ReadError> {
@@ -97,6 +99,7 @@ fn known(row: &Row<'_>) -> Result<Known, ReadError> {
         seqs: seqs(row, 9)?,
         root: row.get::<_, Vec<u8>>(10)?.try_into().map_err(|_| ReadError::Damaged("a root has another length"))?,
         is_checked: row.get::<_, i64>(11)? != 0,
+        statement: row.get(12)?,
     })
 }
 
@@ -118,6 +121,22 @@ pub(super) fn of_series(tx: &Transaction<'_>, series: &Series, (from, to): (At, 
         found.push(known(row)?);
     }
     found.sort_by_key(|known| (known.standing, known.row));
+    Ok(found)
+}
+
+/// Chunks that relays state and that have no statement, at most `limit`, each with its relay's database.
+pub(super) fn unstated(tx: &Transaction<'_>, limit: usize) -> Result<Vec<(Known, Epoch)>, ReadError> {
+    let mut statement = tx.prepare(&format!(
+        "SELECT {COLUMNS} WHERE e.statement IS NULL AND e.left_at IS NULL AND r.is_current <> 0 ORDER BY e.id LIMIT {limit}"
+    ))?;
+    let mut epoch = tx.prepare("SELECT r.epoch FROM entries e JOIN relays r ON r.id = e.relay WHERE e.id = ?1")?;
+    let mut rows = statement.query([])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let known = known(row)?;
+        let relay_epoch = epoch.query_row([known.row], |row| row.get(0))?;
+        found.push((known, Epoch(from_sql(relay_epoch))));
+    }
     Ok(found)
 }
 

@@ -3,7 +3,9 @@
 use store::rusqlite::{OptionalExtension, Transaction};
 use store::{Fault, Work};
 use wire::index::{IndexEntry, Stretch};
-use wire::{At, Digest, Epoch, Intervals, RelayId};
+use wire::{At, Digest, Epoch, Intervals, RelayId, Statement};
+
+use super::statements;
 
 /// Mismatches kept at most; further ones are counted and alarmed only, so that a relay that lies can't fill the disk.
 const MISMATCHES_MAX: i64 = 65_536;
@@ -19,6 +21,8 @@ pub(super) enum Job {
     Checked { row: i64, found: Digest },
     /// What older databases of the relay held is given up.
     GiveUp { relay: RelayId },
+    /// Statements up to this one are in batches.
+    Batched { through: i64 },
 }
 
 /// What it answers.
@@ -38,6 +42,8 @@ pub(super) enum Done {
     },
     /// So many entries were forgotten.
     GivenUp(u64),
+    /// Statements were forgotten.
+    Forgotten,
 }
 
 /// The writer thread's state.
@@ -46,6 +52,8 @@ pub(super) struct Keeper {
     entries_max: u64,
     /// Entries as of the last commit, and with the open group.
     count: (i64, i64),
+    /// Statements that are in no batch, likewise; `None` if nothing is anchored.
+    waiting: Option<(i64, i64)>,
 }
 
 pub(super) const fn to_sql(number: u64) -> i64 {
@@ -67,8 +75,8 @@ fn execute(tx: &Transaction<'_>, sql: &str, values: impl store::rusqlite::Params
 }
 
 impl Keeper {
-    pub(super) fn new(now: archive::Now, entries_max: u64, count: i64) -> Self {
-        Self { now, entries_max, count: (count, count) }
+    pub(super) fn new(now: archive::Now, entries_max: u64, count: i64, waiting: Option<i64>) -> Self {
+        Self { now, entries_max, count: (count, count), waiting: waiting.map(|waiting| (waiting, waiting)) }
     }
 
     /// Gives the row of a relay's database, and how many entries became void because it is another one than before.
@@ -105,14 +113,15 @@ impl Keeper {
         entries: &[IndexEntry],
         now: At,
     ) -> Result<Done, Fault> {
-        if self.count.1.saturating_add(entries.len() as i64) > to_sql(self.entries_max) {
+        let most = self.waiting.map_or(self.count.1, |waiting| waiting.1.max(self.count.1));
+        if most.saturating_add(entries.len() as i64) > to_sql(self.entries_max) {
             return Ok(Done::Full);
         }
         let (id, lost) = self.current(tx, relay, epoch, now)?;
         let mut next = stretch.after + 1;
         for entry in entries {
             self.leave(tx, id, (next, entry.chunk - 1), now)?;
-            self.state(tx, id, entry, now)?;
+            self.state(tx, (id, relay, epoch), entry, now)?;
             next = entry.chunk + 1;
         }
         self.leave(tx, id, (next, stretch.through), now)?;
@@ -136,7 +145,13 @@ impl Keeper {
     }
 
     /// The relay states this chunk.
-    fn state(&mut self, tx: &Transaction<'_>, relay: i64, entry: &IndexEntry, now: At) -> Result<(), Fault> {
+    fn state(
+        &mut self,
+        tx: &Transaction<'_>,
+        (relay, name, relay_epoch): (i64, &RelayId, Epoch),
+        entry: &IndexEntry,
+        now: At,
+    ) -> Result<(), Fault> {
         let series: i64 = tx
             .prepare_cached("INSERT INTO series (name) VALUES (?1) ON CONFLICT DO UPDATE SET name = name RETURNING id")?
             .query_row([entry.series.as_str()], |row| row.get(0))?;
@@ -169,10 +184,28 @@ impl Keeper {
             execute(tx, "UPDATE entries SET left_at = NULL WHERE id = ?1", [row])?;
             return Ok(());
         }
+        let statement = match &mut self.waiting {
+            Some(waiting) => {
+                waiting.1 += 1;
+                Some(statements::keep(tx, &Statement::of(name.clone(), relay_epoch, now.max(0), entry))?)
+            }
+            None => None,
+        };
         self.count.1 += execute(
             tx,
-            "INSERT INTO entries (relay, chunk, series, epoch, at_min, at_max, seqs, root) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-            (relay, to_sql(entry.chunk), series, to_sql(entry.epoch.0), entry.at_min, entry.at_max, &seqs, &entry.root[..]),
+            "INSERT INTO entries (relay, chunk, series, epoch, at_min, at_max, seqs, root, statement)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            (
+                relay,
+                to_sql(entry.chunk),
+                series,
+                to_sql(entry.epoch.0),
+                entry.at_min,
+                entry.at_max,
+                &seqs,
+                &entry.root[..],
+                statement,
+            ),
         )?;
         Ok(())
     }
@@ -215,6 +248,14 @@ impl Keeper {
         self.count.1 -= forgotten;
         Ok(Done::GivenUp(from_sql(forgotten)))
     }
+
+    fn batched(&mut self, tx: &Transaction<'_>, through: i64) -> Result<Done, Fault> {
+        let forgotten = execute(tx, "DELETE FROM statements WHERE id <= ?1", [through])?;
+        if let Some(waiting) = &mut self.waiting {
+            waiting.1 -= forgotten;
+        }
+        Ok(Done::Forgotten)
+    }
 }
 
 impl Work for Keeper {
@@ -230,6 +271,7 @@ impl Work for Keeper {
                 Job::Page { relay, epoch, stretch, entries } => self.page(tx, &relay, epoch, stretch, &entries, now)?,
                 Job::Checked { row, found } => self.checked(tx, row, &found, now)?,
                 Job::GiveUp { relay } => self.give_up(tx, &relay)?,
+                Job::Batched { through } => self.batched(tx, through)?,
             });
         }
         Ok(done)
@@ -237,10 +279,12 @@ impl Work for Keeper {
 
     fn committed(&mut self) {
         self.count.0 = self.count.1;
+        self.waiting = self.waiting.map(|(_, now)| (now, now));
     }
 
     fn rolled_back(&mut self) {
         self.count.1 = self.count.0;
+        self.waiting = self.waiting.map(|(before, _)| (before, before));
     }
 
     fn weigh(job: &Job) -> usize {
@@ -251,7 +295,7 @@ impl Work for Keeper {
                 let entry = |entry: &IndexEntry| ENTRY + 16 * entry.seqs.as_slice().len();
                 ENTRY + entries.iter().map(entry).sum::<usize>()
             }
-            Job::Current { .. } | Job::Checked { .. } | Job::GiveUp { .. } => ENTRY,
+            Job::Current { .. } | Job::Checked { .. } | Job::GiveUp { .. } | Job::Batched { .. } => ENTRY,
         }
     }
 }

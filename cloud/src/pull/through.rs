@@ -97,6 +97,7 @@ mod tests {
             seqs: Intervals::of(1, 2),
             root: [0; 32],
             is_checked: false,
+            statement: None,
         }
     }
 
