@@ -420,6 +420,7 @@ async fn open_archive(config: &Config, clock: &Arc<dyn Clock>, live: &Live) -> R
         },
         budgets: archive::Budgets { store_bytes_max: storage.budget.bytes(), ..archive::Budgets::default() },
         readers_max: config.history.readers + config.feeds.readers,
+        writer: store::Limits { group_wait: storage.commit_wait.duration(), ..store::Limits::default() },
         ..archive::Options::new(name, Arc::new(move || clock.now()))
     };
     let data = config.data.clone();

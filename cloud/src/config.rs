@@ -88,11 +88,19 @@ pub struct Storage {
     pub segment_bytes: Size,
     /// An open segment becomes chunks at this age.
     pub segment_age: Span,
+    /// How long the commit of a frame waits for other frames; live delivery does not wait for it.
+    pub commit_wait: Span,
 }
 
 impl Default for Storage {
     fn default() -> Self {
-        Self { budget: Size::gib(64), segment_records: 1_000_000, segment_bytes: Size::mib(64), segment_age: Span::seconds(60) }
+        Self {
+            budget: Size::gib(64),
+            segment_records: 1_000_000,
+            segment_bytes: Size::mib(64),
+            segment_age: Span::seconds(60),
+            commit_wait: Span::millis(2),
+        }
     }
 }
 

@@ -168,6 +168,8 @@ pub struct Storage {
     pub segment_bytes: Size,
     /// A segment of the buffer area closes at this age.
     pub segment_age: Span,
+    /// How long a commit, and so the acknowledgements of its readings, waits for company.
+    pub commit_wait: Span,
 }
 
 impl Default for Storage {
@@ -180,6 +182,7 @@ impl Default for Storage {
             segment_records: 1_000_000,
             segment_bytes: Size::mib(64),
             segment_age: Span::seconds(60),
+            commit_wait: Span::millis(0),
         }
     }
 }

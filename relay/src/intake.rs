@@ -223,14 +223,13 @@ impl Session {
     /// A publisher of one sensor can't speak for another; the operation of the topic is that of every record; and nobody but this relay
     /// gives keys in its epoch: a sequence number taken there would be missing when the next raw reading needs it.
     fn may_say(&self, operation: Operation, sensor: &SensorId, frame: &FrameView<'_>) -> bool {
-        let own = self.archive.epoch();
         if frame.secrets.len() > SECRETS_PER_FRAME_MAX {
             return false;
         }
         let mut unused: Vec<Epoch> = frame.secrets.iter().map(|(epoch, _)| *epoch).collect();
         let all = frame.runs().all(|run| {
             unused.retain(|epoch| *epoch != run.epoch());
-            sensor.owns(run.series()) && run.operation() == operation && run.epoch() != own
+            sensor.owns(run.series()) && run.operation() == operation && self.archive.origin_secret(run.epoch()).is_none()
         });
         all && unused.is_empty()
     }

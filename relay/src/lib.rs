@@ -349,12 +349,14 @@ fn open_archive(config: &Config, clock: Arc<dyn Clock>) -> Result<Archive, Start
     let storage = &config.storage;
     let now = move || clock.now();
     let options = archive::Options {
+        ahead: config.cloud.is_some(),
         segment: archive::Segment {
             records_max: storage.segment_records,
             bytes_max: storage.segment_bytes.bytes(),
             age_max: storage.segment_age.duration(),
         },
         budgets: budgets(storage),
+        writer: store::Limits { group_wait: storage.commit_wait.duration(), ..store::Limits::default() },
         ..archive::Options::new(config.relay.clone(), Arc::new(now))
     };
     let (archive, recovered) = Archive::open(&config.data, options).map_err(fault)?;

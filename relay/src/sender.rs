@@ -119,7 +119,7 @@ impl Sender {
             topic: format!("up/{relay}/frames"),
             packer,
             relay,
-            last_page: archive.watch_outgoing(),
+            last_page: archive.watch_visible(),
             live: LaneQueue::behind(Lane::Live, 0),
             late_through: 0,
             late: LaneQueue::between(Lane::Live, 0, 0),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use archive::Archive;
 use rustc_hash::FxHashMap;
-use wire::{Announcement, Epoch, Runs};
+use wire::{Announcement, Epoch, EpochSecret, Runs};
 
 use crate::announcing::Announcing;
 
@@ -20,7 +20,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(crate) struct Telling {
     archive: Archive,
     announcing: Announcing,
-    told_own: bool,
+    /// The last of the own epochs that was told.
+    told_own: Option<Epoch>,
     /// Last row of the archive's secrets that was read.
     row: i64,
     /// How far the intake had settled when nothing more was found; `None` before the first complete look.
@@ -33,12 +34,12 @@ pub(crate) struct Telling {
 impl Telling {
     /// Nothing told yet.
     pub(crate) fn new(archive: Archive, announcing: Announcing) -> Self {
-        Self { archive, announcing, told_own: false, row: 0, mark: None, waiting: Vec::new(), paused_until: None }
+        Self { archive, announcing, told_own: None, row: 0, mark: None, waiting: Vec::new(), paused_until: None }
     }
 
     /// Everything is to be told again: another connection, or the frame that told it was refused.
     pub(crate) fn start_over(&mut self) {
-        self.told_own = false;
+        self.told_own = None;
         self.row = 0;
         self.mark = None;
         self.waiting.clear();
@@ -47,9 +48,16 @@ impl Telling {
     /// What goes with a frame of these runs. Nearly always nothing, and then it costs two loads.
     pub(crate) fn take(&mut self, runs: &[u8]) -> Vec<Announcement> {
         let mut secrets = Vec::new();
-        if !self.told_own {
+        if self.told_own.is_none() {
             secrets.push(Announcement { epoch: self.archive.epoch(), scope: None, secret: self.archive.secret().clone() });
-            self.told_own = true;
+            self.told_own = Some(self.archive.epoch());
+        }
+        let origin = self.archive.origin();
+        if self.told_own != Some(origin)
+            && let Some(secret) = self.archive.origin_secret(origin)
+        {
+            secrets.push(Announcement { epoch: origin, scope: None, secret: EpochSecret::clone(&secret) });
+            self.told_own = Some(origin);
         }
         if self.mark.is_none_or(|mark| self.announcing.is_news(mark)) {
             self.look();

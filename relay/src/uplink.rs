@@ -175,7 +175,7 @@ struct Run {
 
 impl Run {
     async fn run(mut self, archive: &Archive, stop: Stop) -> Result<(), UplinkError> {
-        let mut pages = archive.watch_outgoing();
+        let mut pages = archive.watch_visible();
         let outcome = loop {
             let now = Instant::now();
             self.tell();

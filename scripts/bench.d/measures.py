@@ -22,6 +22,7 @@ FIRST_MINUTES = ["--connections", 10, "--window", WINDOW, "--size", SIZE, "--war
 BROKERS = ("mosquitto", "rumqttd", "forebay")
 CHAINS = ("mosquitto_bridge", "forebay_chain")
 GROUPS = ("mosquitto_group", "forebay_group")
+METERED = (*GROUPS, "forebay_gathering")
 # A reading of a meter is short: what a message costs beside it is what tells the two apart.
 READING = 20
 METERS = 1_000
@@ -177,7 +178,7 @@ def _group(yard, chosen, results):
             lambda broker: [*common(kind, broker), "--connections", 9, "--warmup", CHAIN_WARMUP, "--seconds", chosen.seconds, "--lead", LEAD],
             _carried,
         )
-    for kind in GROUPS:
+    for kind in METERED:
         _against(
             yard, results, kind, f"meters.{kind}",
             lambda broker: [*common(kind, broker), "--connections", METERS, "--rate", RATE, "--warmup", CHAIN_WARMUP, "--seconds", chosen.seconds],

@@ -43,6 +43,7 @@ pub(crate) struct Inner {
     pub(crate) shared: Arc<Shared>,
     secret: EpochSecret,
     outgoing: watch::Receiver<u64>,
+    visible: watch::Receiver<u64>,
     upkeep: Mutex<Upkeep>,
     path: PathBuf,
     _lock: Lock,
@@ -97,16 +98,27 @@ impl Archive {
         let Opened { shared, start, secret, last_outgoing, recovered } = opened;
         let shared = Arc::new(shared);
         let (announce, outgoing) = watch::channel(last_outgoing);
-        let engine = Engine::new(shared.clone(), start, announce);
+        let (show, visible) = watch::channel(last_outgoing);
+        let engine = Engine::new(shared.clone(), start, announce, show);
         let writer = Writer::spawn("archive", connection, engine, options.writer)?;
         let readers = Readers::new(path.clone(), options.database.clone(), options.readers_max);
-        let inner = Inner { writer, readers, shared, secret, outgoing, upkeep: Mutex::default(), path, _lock: lock };
+        let inner = Inner { writer, readers, shared, secret, outgoing, visible, upkeep: Mutex::default(), path, _lock: lock };
         Ok((Self { inner: Arc::new(inner) }, recovered))
     }
 
-    /// This database's epoch: the origin of raw readings.
+    /// This database's epoch.
     pub fn epoch(&self) -> Epoch {
         self.inner.shared.epoch
+    }
+
+    /// The epoch of raw readings: the database's, until pages of it were seen before a commit that did not come.
+    pub fn origin(&self) -> Epoch {
+        Epoch(self.inner.shared.origin.load(Ordering::Acquire))
+    }
+
+    /// The secret of an epoch in which this database has numbered raw readings; `None` if it has not.
+    pub fn origin_secret(&self, epoch: Epoch) -> Option<Arc<EpochSecret>> {
+        self.inner.shared.secrets.own(epoch)
     }
 
     /// The secret of this database's epoch.
@@ -193,6 +205,12 @@ impl Archive {
     /// The id of the last committed outgoing page; changes with every commit that adds one.
     pub fn watch_outgoing(&self) -> watch::Receiver<u64> {
         self.inner.outgoing.clone()
+    }
+
+    /// The id of the last outgoing page that may be sent. With [`Options::ahead`] it is told before its commit, which may fail; then its id and
+    /// the keys of raw readings in it are never given to anything else.
+    pub fn watch_visible(&self) -> watch::Receiver<u64> {
+        self.inner.visible.clone()
     }
 
     /// The cloud holds these pages: they are not handed out again, and deleted when their segment is closed. A number that no page has

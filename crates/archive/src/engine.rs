@@ -3,14 +3,16 @@
 //! A commit writes one row a page and a few small rows beside it, whatever it holds: no row a record, no row a series. What the counters
 //! were is found again at the next opening from the last snapshot and the pages behind it.
 
+mod ahead;
 mod ingest;
 mod pages;
 mod upkeep;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use rusqlite::Transaction;
+use rusqlite::{Connection, Transaction};
 use rustc_hash::FxHashMap;
 use store::{Fault, Work};
 use tokio::sync::watch;
@@ -23,7 +25,9 @@ use crate::held::{Held, StateId};
 use crate::lanes::Page;
 use crate::schema::{encode, execute, to_sql};
 use crate::shared::Shared;
+use ahead::Ahead;
 
+pub(crate) use ahead::recover_ahead;
 pub(crate) use pages::{Next, Pages};
 pub(crate) use upkeep::{Frozen, GoneRuns, HandOver, Publish};
 
@@ -111,6 +115,8 @@ pub(crate) enum Effect {
     },
     Delivered(Intervals),
     Secrets(Vec<Announcement>),
+    /// Raw readings are numbered in this epoch from now on.
+    Origin(Epoch),
     SeriesSaved(Vec<u32>),
     RelaySaved(u32),
     BufferDone(u64),
@@ -153,6 +159,7 @@ impl Frames {
 #[derive(Debug)]
 pub(crate) struct Start {
     pub(crate) held: Held,
+    pub(crate) origin: Epoch,
     pub(crate) frames: FxHashMap<(u32, u64), Frames>,
     pub(crate) delivered: Intervals,
     pub(crate) next: Next,
@@ -175,22 +182,30 @@ pub(crate) struct Engine {
     /// Counters handed out by a freeze in the current group.
     frozen: Vec<StateId>,
     committed_chunk: i64,
+    /// Where raw readings get their numbers.
+    origin: Epoch,
+    ahead: Ahead,
     announce: watch::Sender<u64>,
+    visible: watch::Sender<u64>,
 }
 
 impl Engine {
-    pub(crate) fn new(shared: Arc<Shared>, start: Start, announce: watch::Sender<u64>) -> Self {
+    /// An engine that tells the last outgoing page that is committed, and the last one that may be sent.
+    pub(crate) fn new(shared: Arc<Shared>, start: Start, announce: watch::Sender<u64>, visible: watch::Sender<u64>) -> Self {
         let pages = Pages::new(start.next);
         let committed_chunk = start.next_chunk;
         Self {
             shared,
+            origin: start.origin,
             start,
             pages,
             effects: Vec::new(),
             frames_added: Vec::new(),
             frozen: Vec::new(),
             committed_chunk,
+            ahead: Ahead::default(),
             announce,
+            visible,
         }
     }
 
@@ -229,7 +244,7 @@ impl Engine {
 
     fn raw(&mut self, tx: &Transaction<'_>, lane: Lane, runs: &[(u32, RunBuilder)], now: At) -> Result<Done, Fault> {
         let own = self.shared.own;
-        let epoch = self.shared.epoch;
+        let epoch = self.origin(tx)?;
         let mut new = 0;
         for (series, run) in runs {
             let state = self.start.held.id(*series, epoch.0);
@@ -336,6 +351,7 @@ impl Engine {
                 shared.outgoing.deliver(&numbers);
             }
             Effect::Secrets(secrets) => secrets.iter().for_each(|announced| shared.secrets.add(announced)),
+            Effect::Origin(epoch) => shared.origin.store(epoch.0, Ordering::Release),
             Effect::SeriesSaved(ids) => ids.iter().for_each(|id| mark(&mut self.start.series_saved, *id)),
             Effect::RelaySaved(id) => mark(&mut self.start.relays_saved, id),
             Effect::BufferDone(last) => shared.buffer.remove_up_to(last),
@@ -364,33 +380,52 @@ impl Work for Engine {
     type Done = Done;
 
     fn apply(&mut self, tx: &Transaction<'_>, jobs: &mut Vec<Job>) -> Result<Vec<Done>, Fault> {
-        self.start.held.begin();
         let now = (self.shared.options.now)();
         let mut done = Vec::with_capacity(jobs.len());
         for job in jobs.drain(..) {
             done.push(self.job(tx, job, now)?);
         }
-        self.pages.flush_all(tx, &self.shared, now, &mut self.effects)?;
-        self.save_frames(tx)?;
+        self.pages.show(&self.shared);
         Ok(done)
     }
 
+    fn complete(&mut self, tx: &Transaction<'_>) -> Result<(), Fault> {
+        let now = (self.shared.options.now)();
+        self.pages.flush_all(tx, &self.shared, now, &mut self.effects)?;
+        self.save_frames(tx)?;
+        self.pass_over(tx)?;
+        self.show_ahead(tx)
+    }
+
+    /// Records and receipts may wait for others; who asks for the rest asks one after the other.
+    fn is_patient(job: &Job) -> bool {
+        matches!(job, Job::Ingest { .. } | Job::Raw { .. } | Job::Framed { .. } | Job::Delivered(_))
+    }
+
     fn committed(&mut self) {
+        self.start.held.begin();
         let before = self.pages.committed_outgoing();
         self.pages.commit();
         self.committed_chunk = self.start.next_chunk;
         self.frames_added.clear();
         self.frozen.clear();
+        self.ahead_committed();
         let mut effects = std::mem::take(&mut self.effects);
         effects.drain(..).for_each(|effect| self.take_effect(effect));
         self.effects = effects;
         let last = self.pages.committed_outgoing();
         if last != before {
             self.announce.send_replace(last - 1);
+            self.visible.send_if_modified(|visible| std::mem::replace(visible, last - 1) != last - 1);
         }
     }
 
+    fn ended(&mut self, connection: &Connection) {
+        self.end_ahead(connection);
+    }
+
     fn rolled_back(&mut self) {
+        self.ahead_rolled_back();
         self.pages.roll_back();
         self.start.held.roll_back();
         self.start.next_chunk = self.committed_chunk;

@@ -83,12 +83,21 @@ impl Outgoing {
         let inner = &mut *self.inner.lock();
         inner.last = page.id;
         inner.tail_bytes += page.body.len();
-        inner.tail.insert(page.id, (lane, page));
+        if let Some((_, seen)) = inner.tail.insert(page.id, (lane, page)) {
+            inner.tail_bytes -= seen.body.len();
+        }
         while inner.tail_bytes > self.cache_bytes_max {
             let Some((id, (_, page))) = inner.tail.pop_first() else { break };
             inner.tail_bytes -= page.body.len();
             inner.tail_from = id + 1;
         }
+    }
+
+    /// Pages from this one on, which were added before their commit, do not exist.
+    pub(crate) fn withdraw(&self, from: u64) {
+        let inner = &mut *self.inner.lock();
+        let gone: usize = inner.tail.split_off(&from).values().map(|(_, page)| page.body.len()).sum();
+        inner.tail_bytes -= gone;
     }
 
     pub(crate) fn deliver(&self, numbers: &Intervals) {

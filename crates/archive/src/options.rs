@@ -14,7 +14,8 @@ const MIB: u64 = 1 << 20;
 /// Gives the time, in nanoseconds since 1970. Injected, so that tests own it.
 pub type Now = Arc<dyn Fn() -> At + Send + Sync>;
 
-/// Is shown the runs found new, on the writer thread, after the verdict and before the commit. It must not block.
+/// Is shown the runs found new, on the writer thread, after the verdict and before the commit, also before the commit's wait for company.
+/// It must not block.
 pub type Observer = Arc<dyn Fn(Fresh) + Send + Sync>;
 
 /// New runs on their way into the database.
@@ -37,6 +38,8 @@ pub struct Options {
     pub now: Now,
     /// Is shown what is new. See [`Observer`].
     pub observer: Option<Observer>,
+    /// Whether small pages of the live lane are visible to [`crate::Archive::outgoing`] before their commit. See [`crate::Archive::watch_visible`].
+    pub ahead: bool,
     /// When a segment is closed.
     pub segment: Segment,
     /// How much may be kept.
@@ -62,6 +65,7 @@ impl Options {
             name,
             now,
             observer: None,
+            ahead: false,
             segment: Segment::default(),
             budgets: Budgets::default(),
             page_bytes_max: MIB as usize,

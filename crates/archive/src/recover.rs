@@ -9,7 +9,7 @@ use wire::{Announcement, Epoch, EpochSecret, Intervals, Runs};
 
 use crate::append::Lane;
 use crate::buffer::{Buffer, OpenPage, RunAt, Written};
-use crate::engine::{Frames, Next, Start};
+use crate::engine::{Frames, Next, Start, recover_ahead};
 use crate::error::{Damage, OpenError};
 use crate::held::Held;
 use crate::index::Changes;
@@ -76,10 +76,9 @@ pub(crate) fn recover(connection: &mut Connection, options: Options) -> Result<O
     let series_saved = (0..series.len() as u32).map(|id| series.name(id).is_some_and(|name| !name.is_empty())).collect();
     let relays_saved = (0..relays.len() as u32).map(|id| relays.name(id).is_some_and(|name| !name.is_empty())).collect();
 
-    let secrets = secrets(&tx, epoch, &secret)?;
     let mut held = snapshots(&tx)?;
     let delivered: Option<Vec<u8>> = tx.query_row("SELECT delivered FROM receipts", [], |row| row.get(0)).optional()?;
-    let delivered = delivered.map_or(Ok(Intervals::new()), |bytes| sets("receipts", &bytes))?;
+    let mut delivered = delivered.map_or(Ok(Intervals::new()), |bytes| sets("receipts", &bytes))?;
 
     let gauges = Gauges::default();
     gauges.chunks.add(marks.chunk_records, marks.chunk_bytes);
@@ -120,12 +119,17 @@ pub(crate) fn recover(connection: &mut Connection, options: Options) -> Result<O
             )?;
         }
     }
+    last_outgoing = recover_ahead(&tx, last_outgoing, &mut delivered)?;
+    let origin: Option<i64> = tx.query_row("SELECT origin FROM marks", [], |row| row.get(0))?;
+    let origin = origin.map_or(epoch, |origin| Epoch(from_sql(origin)));
+    let secrets = secrets(&tx, epoch, &secret)?;
     let last_chunk: i64 = tx.query_row("SELECT coalesce(max(id), 0) FROM chunks", [], |row| row.get(0))?;
     let frames = frames(&tx)?;
     tx.commit()?;
 
     let start = Start {
         held,
+        origin,
         frames,
         delivered: delivered.clone(),
         next: Next { buffer: last_buffer + 1, outgoing: last_outgoing + 1 },
@@ -139,6 +143,7 @@ pub(crate) fn recover(connection: &mut Connection, options: Options) -> Result<O
     let shared = Shared {
         options,
         epoch,
+        origin: origin.0.into(),
         own,
         series,
         relays,

@@ -9,6 +9,7 @@ use wire::cbor::Strict;
 pub(crate) const STEPS: &[Step] = &[
     Step { name: "archive", sql: include_str!("sql/001_archive.sql") },
     Step { name: "leaving", sql: include_str!("sql/002_leaving.sql") },
+    Step { name: "ahead", sql: include_str!("sql/003_ahead.sql") },
 ];
 
 /// An epoch as SQLite keeps it: the same 64 bits, signed.

@@ -38,6 +38,12 @@ impl Secrets {
         true
     }
 
+    /// The secret of an epoch that is no sensor's.
+    pub(crate) fn own(&self, epoch: Epoch) -> Option<Arc<EpochSecret>> {
+        let known = self.known.read();
+        known.get(&epoch.0)?.iter().find(|(scope, _)| scope.is_none()).map(|(_, secret)| secret.clone())
+    }
+
     /// The secret that salts the records of `series` in `epoch`: the sensor's own goes before a relay's.
     pub(crate) fn of(&self, series: &str, epoch: Epoch) -> Option<Arc<EpochSecret>> {
         let known = self.known.read();

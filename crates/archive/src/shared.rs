@@ -16,8 +16,10 @@ use crate::secrets::Secrets;
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) options: Options,
-    /// The origin of raw readings.
+    /// This database.
     pub(crate) epoch: Epoch,
+    /// The epoch of raw readings: that of the database, until readings of it were seen that are not here.
+    pub(crate) origin: AtomicU64,
     /// Our own number among the relays.
     pub(crate) own: u32,
     pub(crate) series: Names,

@@ -170,6 +170,35 @@ fn new_records_are_shown_before_they_are_durable_and_repeated_ones_are_not() {
 }
 
 #[test]
+fn b3_frames_share_a_commit_and_are_shown_when_they_come() {
+    let folder = tempfile::tempdir().unwrap();
+    let (sink, seen) = std::sync::mpsc::channel();
+    let mut options = options("cloud");
+    options.observer = Some(std::sync::Arc::new(move |fresh: archive::Fresh| {
+        let run = Runs::new(&fresh.runs).next().unwrap().unwrap();
+        sink.send((fresh.via.to_string(), run.first_seq(), run.last_seq())).unwrap();
+    }));
+    options.writer.group_wait = std::time::Duration::from_secs(600);
+    let (archive, _) = Archive::open(folder.path(), options).unwrap();
+    let shown = || seen.recv_timeout(std::time::Duration::from_secs(30)).unwrap();
+    let mut frames = Vec::new();
+    for (number, relay) in [(1, "relay-1"), (2, "relay-2"), (3, "relay-1")] {
+        frames.push(archive.append(common::frame(relay, number, run("a/b/c", 7, number, &[(1, "x")]))).unwrap());
+        assert_eq!(shown(), (relay.to_owned(), number, number));
+    }
+    assert_eq!((archive.stats().writer.groups, archive.stats().buffer.records), (0, 0));
+    // Who asks does not wait for company, and what came before him is committed with him.
+    assert_eq!(archive.held(&common::series("a/b/c")).unwrap(), [(wire::Epoch(7), wire::Intervals::of(1, 3))]);
+    for frame in frames {
+        assert_eq!(frame.wait().unwrap().new, 1);
+    }
+    assert_eq!((archive.stats().writer.groups, archive.stats().buffer.records), (1, 3));
+    assert_eq!(seen.try_recv(), Err(std::sync::mpsc::TryRecvError::Empty), "each was shown once");
+    let kept: Vec<_> = everything(&archive, "a/b/c").into_iter().map(|entry| entry.via.to_string()).collect();
+    assert_eq!(kept, ["relay-1", "relay-2", "relay-1"]);
+}
+
+#[test]
 fn c10_a_damaged_archive_is_put_aside_and_a_fresh_one_serves() {
     let folder = tempfile::tempdir().unwrap();
     let epoch = {

@@ -11,17 +11,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use archive::{Append, Archive, Cursor, FrameRef, Lane, Scan, Selection};
+use archive::{Append, Archive, Cursor, FrameRef, Lane, Options, Scan, Selection};
 use common::{builder, drain, options, series};
-use wire::Intervals;
+use wire::{Epoch, Intervals};
 
 const FOLDER: &str = "ARCHIVE_KILL_FOLDER";
+const AHEAD: &str = "ARCHIVE_KILL_AHEAD";
 const ROUNDS: u64 = 10;
 const SERIES: [(&str, Lane); 4] =
     [("a/m1/stored", Lane::Store), ("a/m2/live", Lane::Live), ("b/m1/late", Lane::Backlog), ("b/m2/stored", Lane::Store)];
 
-fn both(folder: &Path) -> (Archive, Archive) {
-    let relay = Archive::open(&folder.join("relay"), options("relay-1")).unwrap();
+fn both(folder: &Path, ahead: bool) -> (Archive, Archive) {
+    let relay = Archive::open(&folder.join("relay"), Options { ahead, ..options("relay-1") }).unwrap();
     let cloud = Archive::open(&folder.join("cloud"), options("cloud")).unwrap();
     assert_eq!((&relay.1.quarantined, &cloud.1.quarantined), (&None, &None));
     (relay.0, cloud.0)
@@ -32,7 +33,7 @@ fn both(folder: &Path) -> (Archive, Archive) {
 #[ignore = "run by the test below, in a process of its own"]
 fn child() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
-    let (relay, cloud) = both(Path::new(&folder));
+    let (relay, cloud) = both(Path::new(&folder), std::env::var_os(AHEAD).is_some());
     let round = std::env::var("ARCHIVE_KILL_ROUND").unwrap();
     thread::scope(|scope| {
         for (name, lane) in SERIES {
@@ -67,10 +68,23 @@ fn child() {
 
 #[test]
 fn c1_what_was_acknowledged_survives_kill_9_exactly_once() {
+    kill(false);
+}
+
+#[test]
+fn c1_what_was_acknowledged_survives_kill_9_exactly_once_also_where_pages_are_sent_ahead_of_their_commit() {
+    kill(true);
+}
+
+fn kill(ahead: bool) {
     let folder = tempfile::tempdir().unwrap();
     let mut acked: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for round in 0..ROUNDS {
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        if ahead {
+            command.env(AHEAD, "1");
+        }
+        let mut child = command
             .args(["--exact", "child", "--ignored", "--nocapture", "--test-threads=1"])
             .env(FOLDER, folder.path())
             .env("ARCHIVE_KILL_ROUND", round.to_string())
@@ -105,17 +119,20 @@ fn c1_what_was_acknowledged_survives_kill_9_exactly_once() {
             let mut words = line.split(' ').map(str::to_owned);
             acked.entry(words.next().unwrap()).or_default().extend(words);
         }
-        let (relay, cloud) = both(folder.path());
+        let (relay, cloud) = both(folder.path(), ahead);
         drain(&relay, &cloud);
         for (name, _) in SERIES {
-            check(&relay, &cloud, name, &acked[name], round);
+            let held = check(&relay, &cloud, name, &acked[name], round);
+            if !ahead {
+                assert_eq!(relay.held(&series(name)).unwrap(), held, "round {round}, {name}");
+            }
         }
         assert_eq!((relay.stats().conflicts, cloud.stats().conflicts, relay.stats().waiting_pages), (0, 0, 0), "round {round}");
     }
 }
 
-fn check(relay: &Archive, cloud: &Archive, name: &str, acked: &BTreeSet<String>, round: u64) {
-    let mut found = BTreeMap::new();
+fn check(relay: &Archive, cloud: &Archive, name: &str, acked: &BTreeSet<String>, round: u64) -> Vec<(Epoch, Intervals)> {
+    let mut found: BTreeMap<Epoch, BTreeMap<u64, String>> = BTreeMap::new();
     let mut texts = BTreeSet::new();
     for archive in [relay, cloud] {
         let mut after = None;
@@ -126,19 +143,25 @@ fn check(relay: &Archive, cloud: &Archive, name: &str, acked: &BTreeSet<String>,
             for entry in page {
                 let text = String::from_utf8(entry.record.payload).unwrap();
                 assert!(texts.insert(text.clone()), "round {round}, {name}: {text} is there twice");
-                assert_eq!(found.insert(entry.record.key.seq, text), None, "round {round}, {name}: one number twice");
+                let key = entry.record.key;
+                assert_eq!(
+                    found.entry(key.epoch).or_default().insert(key.seq, text),
+                    None,
+                    "round {round}, {name}: one key twice"
+                );
             }
         }
     }
     let lost: Vec<_> = acked.difference(&texts).collect();
     assert!(lost.is_empty(), "round {round}, {name}: lost {lost:?}");
-    let count = found.len() as u64;
-    assert_eq!(
-        found.keys().copied().collect::<Vec<_>>(),
-        (1..=count).collect::<Vec<_>>(),
-        "round {round}, {name}: numbers have a gap"
-    );
-    assert_eq!(relay.held(&series(name)).unwrap(), [(relay.epoch(), Intervals::of(1, count))], "round {round}, {name}");
+    let mut held = Vec::new();
+    for (epoch, found) in found {
+        let count = found.len() as u64;
+        let numbers: Vec<u64> = found.into_keys().collect();
+        assert_eq!(numbers, (1..=count).collect::<Vec<_>>(), "round {round}, {name}: numbers have a gap");
+        held.push((epoch, Intervals::of(1, count)));
+    }
+    held
 }
 
 #[test]

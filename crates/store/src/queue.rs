@@ -133,32 +133,41 @@ impl<J, D> Queue<J, D> {
             state.idle = true;
             state = self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        if !self.limits.group_wait.is_zero() {
-            state = self.wait_for_more(state);
-        }
         state.idle = false;
         self.fill(&mut state, group);
         true
     }
 
-    fn wait_for_more<'a>(&'a self, mut state: MutexGuard<'a, State<J, D>>) -> MutexGuard<'a, State<J, D>> {
-        let until = Instant::now() + self.limits.group_wait;
-        while state.jobs.len() < self.limits.group_jobs_max
-            && state.bytes < self.limits.group_bytes_max as u64
-            && matches!(state.phase, Phase::Open)
-        {
+    /// Waits until [`Limits::group_wait`] after `start` for company and moves it into `group`, whose jobs have been taken out. False when
+    /// there is none, or the group is full.
+    pub(crate) fn take_more(&self, group: &mut Group<J, D>, start: Instant) -> bool {
+        let full = group.replies.len() >= self.limits.group_jobs_max || group.bytes >= self.limits.group_bytes_max as u64;
+        if self.limits.group_wait.is_zero() || full {
+            return false;
+        }
+        let until = start + self.limits.group_wait;
+        let mut state = self.lock();
+        loop {
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if left.is_zero() || !matches!(state.phase, Phase::Open) {
+                return false;
+            }
+            if !state.jobs.is_empty() {
                 break;
             }
             state.idle = true;
             state = self.arrived.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state.idle = false;
         }
-        state
+        self.fill(&mut state, group);
+        !group.jobs.is_empty()
     }
 
+    /// Moves as much into the group as its limits let in; at least one job, however large, into one that is empty.
     fn fill(&self, state: &mut State<J, D>, group: &mut Group<J, D>) {
-        if state.jobs.len() <= self.limits.group_jobs_max && state.bytes <= self.limits.group_bytes_max as u64 {
+        let (held, bytes_held) = (group.replies.len(), group.bytes);
+        let (jobs_max, bytes_max) = (self.limits.group_jobs_max.saturating_sub(held), self.limits.group_bytes_max as u64);
+        if held == 0 && state.jobs.len() <= jobs_max && state.bytes <= bytes_max {
             std::mem::swap(&mut state.jobs, &mut group.jobs);
             std::mem::swap(&mut state.replies, &mut group.replies);
             std::mem::swap(&mut state.weights, &mut group.weights);
@@ -167,9 +176,8 @@ impl<J, D> Queue<J, D> {
         }
         let mut count = 0;
         let mut bytes = 0;
-        for weight in state.weights.iter().take(self.limits.group_jobs_max) {
-            // At least one, however large.
-            if count > 0 && bytes + u64::from(*weight) > self.limits.group_bytes_max as u64 {
+        for weight in state.weights.iter().take(jobs_max) {
+            if held + count > 0 && bytes_held + bytes + u64::from(*weight) > bytes_max {
                 break;
             }
             bytes += u64::from(*weight);
@@ -178,7 +186,7 @@ impl<J, D> Queue<J, D> {
         group.jobs.extend(state.jobs.drain(..count));
         group.replies.extend(state.replies.drain(..count));
         group.weights.extend(state.weights.drain(..count));
-        group.bytes = bytes;
+        group.bytes += bytes;
         state.bytes -= bytes;
     }
 

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::watch;
@@ -54,17 +54,18 @@ impl<W: Work> Worker<W> {
                 return;
             }
         }
+        self.work.ended(&self.connection);
     }
 
     fn commit(&mut self, group: &mut Group<W::Job, W::Done>) -> Result<Vec<W::Done>, Fault> {
         let start = Instant::now();
-        let jobs = group.jobs.len();
-        let applied = self.apply(&mut group.jobs);
+        let mut waited = Duration::ZERO;
+        let applied = self.apply(group, &mut waited);
         group.jobs.clear();
         match applied {
             Ok(done) => {
                 self.work.committed();
-                self.tally.committed(jobs, start.elapsed());
+                self.tally.committed(done.len(), start.elapsed().saturating_sub(waited));
                 Ok(done)
             }
             Err(fault) => {
@@ -75,16 +76,37 @@ impl<W: Work> Worker<W> {
         }
     }
 
-    fn apply(&mut self, jobs: &mut Vec<W::Job>) -> Result<Vec<W::Done>, Fault> {
-        let count = jobs.len();
+    fn apply(&mut self, group: &mut Group<W::Job, W::Done>, waited: &mut Duration) -> Result<Vec<W::Done>, Fault> {
         self.faults.before_group(&self.connection)?;
         // Dropped on every other way out, it rolls back.
         let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let before = tx.total_changes();
-        let done = self.work.apply(&tx, jobs)?;
-        if done.len() != count {
-            return Err(Fault::Work(format!("{count} jobs got {} answers", done.len()).into()));
+        let mut done = Vec::new();
+        let start = Instant::now();
+        loop {
+            let patient = group.jobs.iter().all(W::is_patient);
+            let applied = self.work.apply(&tx, &mut group.jobs)?;
+            group.jobs.clear();
+            if done.is_empty() {
+                done = applied;
+            } else {
+                done.extend(applied);
+            }
+            let count = group.replies.len();
+            if done.len() != count {
+                return Err(Fault::Work(format!("{count} jobs got {} answers", done.len()).into()));
+            }
+            if !patient {
+                break;
+            }
+            let waiting = Instant::now();
+            let more = self.queue.take_more(group, start);
+            *waited += waiting.elapsed();
+            if !more {
+                break;
+            }
         }
+        self.work.complete(&tx)?;
         self.faults.before_commit(|| tx.total_changes() > before)?;
         tx.commit()?;
         Ok(done)

@@ -22,17 +22,34 @@ pub trait Work: Send + 'static {
     /// What is answered once it is durable. A job that is refused without harm to the others says so in here.
     type Done: Send + 'static;
 
-    /// Applies a group within one transaction and gives one answer a job, in order. `jobs` may be drained.
+    /// Applies a group, or the next part of one that waits for company, within the group's one transaction and gives one answer a job, in
+    /// order. `jobs` may be drained.
     ///
     /// # Errors
     /// Any error rolls the whole group back and is what every one of its jobs is answered with.
     fn apply(&mut self, tx: &Transaction<'_>, jobs: &mut Vec<Self::Job>) -> Result<Vec<Self::Done>, Fault>;
+
+    /// The group has all its parts and is about to be committed.
+    ///
+    /// # Errors
+    /// As [`Work::apply`].
+    fn complete(&mut self, _tx: &Transaction<'_>) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    /// Whether the commit of this job may wait for company, if [`Limits::group_wait`] lets it.
+    fn is_patient(_job: &Self::Job) -> bool {
+        true
+    }
 
     /// The group is durable; called before anybody is told.
     fn committed(&mut self) {}
 
     /// The group is not in the database: whatever `apply` changed in memory is to be undone.
     fn rolled_back(&mut self) {}
+
+    /// The thread ends because it was told to; everything that it was given has been answered.
+    fn ended(&mut self, _connection: &Connection) {}
 
     /// About how many bytes a job holds, for the limits.
     fn weigh(job: &Self::Job) -> usize;
@@ -45,7 +62,8 @@ pub struct Limits {
     pub group_jobs_max: usize,
     /// A commit takes no further job above this: bounds how long the first one in it waits for the last.
     pub group_bytes_max: usize,
-    /// How long a commit waits for company. Zero: a group is whatever was queued while the commit before it ran.
+    /// How long a commit waits for company while all its jobs are patient. Zero: a group is whatever was queued while the commit before it
+    /// ran. Jobs are applied when they come and not at the end of the wait.
     pub group_wait: Duration,
     /// Most bytes submitted and not yet committed. What comes then waits ([`Writer::submit`]) or is refused ([`Writer::try_submit`]).
     pub queue_bytes_max: usize,
@@ -129,7 +147,7 @@ pub struct Counters {
     pub jobs: u64,
     /// Groups that failed.
     pub failed_groups: u64,
-    /// Time from the start of a group to its commit, all groups together.
+    /// Time from the start of a group to its commit without the wait for company, all groups together.
     pub busy: Duration,
 }
 

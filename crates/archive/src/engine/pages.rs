@@ -38,6 +38,8 @@ struct Slot {
     records: u64,
     at_min: At,
     at_max: At,
+    /// How much of the body the observer has seen.
+    shown: usize,
 }
 
 impl Pages {
@@ -58,6 +60,11 @@ impl Pages {
         self.committed = self.next;
     }
 
+    /// The outgoing pages of this group keep their ids though it is rolled back: nothing else is called so.
+    pub(crate) fn pass_over_outgoing(&mut self) {
+        self.committed.outgoing = self.next.outgoing;
+    }
+
     pub(crate) fn roll_back(&mut self) {
         self.open.clear();
         self.next = self.committed;
@@ -65,7 +72,16 @@ impl Pages {
 
     fn slot(&mut self, lane: Lane, via: u32) -> &mut Slot {
         let index = self.open.iter().position(|slot| slot.lane == lane && slot.via == via).unwrap_or_else(|| {
-            self.open.push(Slot { lane, via, body: Vec::new(), runs: Vec::new(), records: 0, at_min: At::MAX, at_max: At::MIN });
+            self.open.push(Slot {
+                lane,
+                via,
+                body: Vec::new(),
+                runs: Vec::new(),
+                records: 0,
+                at_min: At::MAX,
+                at_max: At::MIN,
+                shown: 0,
+            });
             self.open.len() - 1
         });
         &mut self.open[index]
@@ -132,6 +148,16 @@ impl Pages {
         })
     }
 
+    /// Shows the observer what came since it was last shown something: it does not wait for the end of the group.
+    pub(crate) fn show(&mut self, shared: &Shared) {
+        for slot in &mut self.open {
+            if slot.shown < slot.body.len() {
+                show(shared, slot.lane, slot.via, || Bytes::copy_from_slice(&slot.body[slot.shown..]));
+                slot.shown = slot.body.len();
+            }
+        }
+    }
+
     /// Writes the page of this lane and relay, so that the next run begins another.
     pub(crate) fn flush(
         &mut self,
@@ -165,12 +191,10 @@ impl Pages {
     }
 
     fn write(&mut self, tx: &Transaction<'_>, shared: &Shared, slot: Slot, now: At) -> Result<Effect, Fault> {
-        let Slot { lane, via, body, mut runs, records, at_min, at_max } = slot;
+        let Slot { lane, via, body, mut runs, records, at_min, at_max, shown } = slot;
         let body = Bytes::from(body);
-        if let Some(observer) = &shared.options.observer
-            && let Some(via) = shared.relays.name(via).and_then(|name| name.parse().ok())
-        {
-            observer(Fresh { via, lane, runs: body.clone() });
+        if shown < body.len() {
+            show(shared, lane, via, || body.slice(shown..));
         }
         let rows = records.cast_signed();
         if lane == Lane::Store {
@@ -196,5 +220,13 @@ impl Pages {
         };
         execute(tx, sql, (id.cast_signed(), rows, now, &body[..]))?;
         Ok(Effect::Outgoing { lane, page: Page { id, records, taken_at: now, body } })
+    }
+}
+
+fn show(shared: &Shared, lane: Lane, via: u32, runs: impl FnOnce() -> Bytes) {
+    if let Some(observer) = &shared.options.observer
+        && let Some(via) = shared.relays.name(via).and_then(|name| name.parse().ok())
+    {
+        observer(Fresh { via, lane, runs: runs() });
     }
 }
