@@ -6,6 +6,7 @@ use std::io::Write;
 
 use anyhow::Context;
 use chassis::Exit;
+use cloud::Unheard;
 use cloud::completeness::{Completeness, Missing, Reason};
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
@@ -138,10 +139,27 @@ fn incomplete(answer: &Completeness) -> Option<String> {
     if more > 0 {
         ranges.push(format!("{more} more ranges"));
     }
+    ranges.extend(answer.unheard.iter().take(NAMED).map(unheard));
+    if answer.unheard.len() > NAMED {
+        ranges.push(format!("{} more relays", answer.unheard.len() - NAMED));
+    }
     if answer.changed_meanwhile {
         ranges.push("records that came from relays behind the walk: ask again".to_owned());
     }
     Some(format!("warning: the answer is incomplete; missing: {}", ranges.join(", ")))
+}
+
+/// What is not known of one relay.
+fn unheard(unheard: &Unheard) -> String {
+    let relay = &unheard.relay;
+    let of = unheard.series.as_ref().map_or(String::new(), |series| format!(" of {series}"));
+    let since = unheard.since.as_ref().map_or(String::new(), |since| format!(" since {since}"));
+    match unheard.reason {
+        Reason::RelayRebuilt => format!("what {relay} took{since} and had in a database that is gone"),
+        Reason::OnTheWay => format!("what is on the way from {relay}"),
+        Reason::AtRelay => format!("what {relay} keeps{of} and did not bring in time"),
+        _ => format!("what {relay} has taken{of}{since}: it can't be reached"),
+    }
 }
 
 /// One range, and why it is missing.
@@ -235,6 +253,9 @@ mod tests {
         let away = r#"{"series":"a/b/c","epoch":"9f","from_seq":4,"to_seq":6,"reason":"relay-unreachable","relay":"relay-2"}"#;
         let one = warning(&format!(r#"{{"complete":false,"missing":[{away}]}}"#)).unwrap();
         assert!(one.ends_with("a/b/c@9f.4 to 6 (relay-2 keeps them and can't be reached)"), "{one}");
+        let unheard = r#"{"relay":"relay-2","reason":"relay-unreachable","since":"2026-11-22T08:00:00Z"}"#;
+        let one = warning(&format!(r#"{{"complete":false,"unheard":[{unheard}]}}"#)).unwrap();
+        assert!(one.ends_with("what relay-2 has taken since 2026-11-22T08:00:00Z: it can't be reached"), "{one}");
         assert!(warning(r#"{"complete":false,"changed_meanwhile":true}"#).unwrap().ends_with("ask again"));
         let many = warning(&format!(r#"{{"complete":false,"missing":[{gap},{gap},{gap},{gap},{gap},{gap}],"more_gaps":3}}"#));
         assert!(many.unwrap().contains("9f.4 to 6 (a gap), 4 more ranges"));

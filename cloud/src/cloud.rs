@@ -305,6 +305,7 @@ impl Cloud {
         add_once(units, "receipts", (self.committed, batcher), |(committed, batcher), stop| {
             receipts::send(committed, batcher, receipts_hub, metrics, stop)
         });
+        add_once(units, "hearing", self.history.hearing().clone(), |hearing, stop| hearing.run(stop));
         let (history, at_once, answers_hub, metrics) = (self.history, self.answers_at_once, hub.clone(), self.metrics);
         add_once(units, "answers", self.questions, move |questions, stop| {
             answers::answer(questions, at_once, history, answers_hub, metrics, stop)

@@ -9,6 +9,7 @@ use wire::{At, Epoch, Intervals, RelayId, Series};
 use crate::gaps::{OfSensor, with_graves};
 use crate::graves::Tombstone;
 use crate::index::{Index, Known, LookFault, Standing, without};
+use crate::pull::Unheard;
 
 /// Ranges of one answer that are looked at; the others are counted.
 const LISTED_MAX: usize = 1_000;
@@ -60,7 +61,7 @@ pub struct Missing {
 /// The generation time of a missing record is unknown. Times are taken to rise with sequence numbers, so a gap counts for a question if
 /// the stretch from its neighbour before to its neighbour behind touches the time asked for; on a side where no neighbour is here, the
 /// stretch has no end. What relays keep is known from the index, in chunks with times of their own: all of a chunk that touches the time
-/// asked for counts. What was never heard of can't be known: records behind the last one received or stated, and whole epochs.
+/// asked for counts. What relays have taken and not stated they are asked for ([`crate::pull::Hearing`]); who does not answer is named.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Completeness {
     /// Nothing is missing.
@@ -74,6 +75,9 @@ pub struct Completeness {
     /// Records were elsewhere when an earlier page passed their place, and may have arrived since: ask again from the beginning.
     #[serde(default, skip_serializing_if = "is_false")]
     pub changed_meanwhile: bool,
+    /// Relays that may hold more, which nobody has heard of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unheard: Vec<Unheard>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
@@ -201,9 +205,12 @@ impl<'a> Judge<'a> {
     }
 
     /// The statement.
-    pub(crate) fn end(self, changed_meanwhile: bool) -> Completeness {
-        let complete = self.missing.is_empty() && self.more == 0 && !changed_meanwhile;
-        Completeness { complete, missing: self.missing, more_gaps: self.more, changed_meanwhile }
+    pub(crate) fn end(mut self, changed_meanwhile: bool, mut unheard: Vec<Unheard>) -> Completeness {
+        unheard.dedup();
+        self.more += unheard.len().saturating_sub(LISTED_MAX) as u64;
+        unheard.truncate(LISTED_MAX);
+        let complete = self.missing.is_empty() && self.more == 0 && !changed_meanwhile && unheard.is_empty();
+        Completeness { complete, missing: self.missing, more_gaps: self.more, changed_meanwhile, unheard }
     }
 }
 

@@ -191,6 +191,9 @@ pub struct History {
     pub pulls_max: usize,
     /// Pulls under way at one relay; the others wait.
     pub pulls_relay_max: usize,
+    /// How long after its time a reading may reach its relay. A question about times that were over longer ago than this, when a relay last said
+    /// what it holds, asks it no more, and does not name it if it is gone.
+    pub late_max: Span,
     /// Entries of the index, at most: chunks of all relays. A page above it is refused with "quota exceeded".
     pub index_entries_max: u64,
 }
@@ -206,6 +209,7 @@ impl Default for History {
             pull_wait: Span::seconds(5),
             pulls_max: 64,
             pulls_relay_max: 4,
+            late_max: Span::seconds(30 * 24 * 60 * 60),
             index_entries_max: 10_000_000,
         }
     }
@@ -307,6 +311,7 @@ impl Config {
             ("history.pull_wait", u64::from(!self.history.pull_wait.duration().is_zero())),
             ("history.pulls_max", self.history.pulls_max as u64),
             ("history.pulls_relay_max", self.history.pulls_relay_max as u64),
+            ("history.late_max", u64::from(!self.history.late_max.duration().is_zero())),
             ("history.index_entries_max", self.history.index_entries_max),
         ] {
             if value == 0 {

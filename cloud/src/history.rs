@@ -16,7 +16,7 @@ use crate::completeness::{Completeness, Judge};
 use crate::config;
 use crate::index::{Index, LookFault};
 use crate::problem::Problem;
-use crate::pull::Pulls;
+use crate::pull::{Heard, Hearing, Pulls, Unheard};
 use crate::question::{Ask, Query, Wanted};
 use crate::reading::{Page, Reading};
 use crate::walk::Walk;
@@ -54,6 +54,7 @@ pub struct History {
     archive: Archive,
     index: Index,
     pulls: Pulls,
+    hearing: Hearing,
     policy: Policy,
     clock: Arc<dyn Clock>,
     records_max: usize,
@@ -70,10 +71,12 @@ impl History {
         clock: Arc<dyn Clock>,
         limits: &config::History,
     ) -> Self {
+        let hearing = Hearing::new(pulls.clone(), index.clone(), clock.clone(), limits.late_max.duration());
         Self {
             archive,
             index,
             pulls,
+            hearing,
             policy,
             clock,
             records_max: limits.page_records_max,
@@ -105,14 +108,20 @@ impl History {
         if verdict.is_allowed() { Ok(()) } else { Err(Problem::forbidden()) }
     }
 
-    /// The page that answers a query, in order of series, then time, epoch and sequence number. When the walk comes to a series, what relays
-    /// keep of it is pulled first. Walking on with `next_cursor` shows everything that was held when the walk came by, once.
+    /// The page that answers a query, in order of series, then time, epoch and sequence number. Relays are asked what they hold beside what the
+    /// index names, and when the walk comes to a series, what they keep of it is pulled first. Walking on with `next_cursor` shows everything
+    /// that was held, or acknowledged by a relay that could be asked, when the walk came by, once.
     ///
     /// # Errors
     /// No grant (asked again here, so that a query that waited does not outlive its grant), or the archive can't answer.
     pub async fn page(&self, viewer: &Viewer, query: Query) -> Result<Page, Problem> {
-        let names = self.names(viewer, &query).await?;
+        if let Wanted::One(series) = &query.wanted {
+            self.permit(viewer, series)?;
+        }
         let deadline = self.pulls.deadline();
+        let mut heard = self.hear(query.range(), deadline).await?;
+        let names = self.names(viewer, &query, &heard).await?;
+        let mut unheard = std::mem::take(&mut heard.unheard);
         let entered = query.after.as_ref().map(|after| after.series.clone());
         let start = entered.as_ref().map_or(0, |entered| names.partition_point(|name| name < entered));
         let mut walk = Walk::new(query.clone(), self.page_bytes);
@@ -120,9 +129,11 @@ impl History {
         while !rest.is_empty() {
             let (now, behind) = rest.split_at(rest.len().min(at_once));
             (rest, at_once) = (behind, SERIES_AT_ONCE.min(2 * at_once));
-            // A series that an earlier page began was pulled then.
+            // What the index names of a series that an earlier page began was pulled then.
             let begun = usize::from(now.first() == entered.as_ref());
-            if self.bring(&now[begun..], query.range(), deadline).await? {
+            let brought = self.bring((now, begun), &heard, query.range(), deadline).await?;
+            unheard.extend(brought.not_brought);
+            if brought.is_lacking || !unheard.is_empty() {
                 walk.passes();
             }
             let now = now.to_vec();
@@ -138,12 +149,12 @@ impl History {
         }
         let has_passed = query.after.is_some_and(|after| after.has_passed);
         let (before, received) = (names[..start].to_vec(), walk.take_received());
-        let completeness = self.judge(query.wanted, (query.from, query.to), before, received, has_passed).await?;
+        let completeness = self.judge(query.wanted, (query.from, query.to), before, received, (has_passed, unheard)).await?;
         Ok(walk.last(completeness))
     }
 
     /// Series that a query is about and the viewer may see; sorted.
-    async fn names(&self, viewer: &Viewer, query: &Query) -> Result<Vec<Series>, Problem> {
+    async fn names(&self, viewer: &Viewer, query: &Query, heard: &Heard) -> Result<Vec<Series>, Problem> {
         let (pattern, tags) = match &query.wanted {
             Wanted::One(series) => {
                 self.permit(viewer, series)?;
@@ -151,9 +162,11 @@ impl History {
             }
             Wanted::Like { filter, tags } => (filter.clone(), tags.clone()),
         };
+        let open = heard.series(|name| filter::matches(&pattern, name));
         let (history, viewer) = (self.clone(), viewer.clone());
         self.read(move |archive| {
             let mut names = history.index.series(|name| filter::matches(&pattern, name))?;
+            names.extend(open);
             names.extend(archive.series_like(&pattern));
             if !tags.is_empty() {
                 let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
@@ -174,7 +187,7 @@ impl History {
         range: (wire::At, wire::At),
         before: Vec<Series>,
         received: Vec<(Series, crate::walk::Received)>,
-        has_passed: bool,
+        (has_passed, unheard): (bool, Vec<Unheard>),
     ) -> Result<Completeness, Problem> {
         let history = self.clone();
         self.read(move |archive| {
@@ -189,7 +202,7 @@ impl History {
             for (series, received) in received {
                 judge.series(&series, &received)?;
             }
-            Ok::<_, LookFault>(judge.end(has_passed))
+            Ok::<_, LookFault>(judge.end(has_passed, unheard))
         })
         .await
     }
@@ -217,6 +230,11 @@ impl History {
     /// The index.
     pub(crate) fn index(&self) -> &Index {
         &self.index
+    }
+
+    /// What asks relays for what the index does not name.
+    pub(crate) fn hearing(&self) -> &Hearing {
+        &self.hearing
     }
 
     /// What asks relays.

@@ -12,11 +12,12 @@ mod read;
 mod statements;
 mod work;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
 use broker::Refusal;
+use parking_lot::Mutex;
 use store::{Busy, Readers, Step, Ticket, Writer};
 use wire::frame::SEQ_MAX;
 use wire::index::{IndexEntry, Stretch};
@@ -25,7 +26,7 @@ use wire::{At, Command, Digest, Epoch, Intervals, RelayId, Series};
 use crate::commands::Commands;
 use crate::metrics::Metrics;
 pub(crate) use compare::{compare, compare_left};
-pub(crate) use read::{Known, Mismatch, ReadError, Standing};
+pub(crate) use read::{Database, Known, Mismatch, ReadError, Standing};
 pub(crate) use statements::Statements;
 use work::{Done, Job, Keeper};
 
@@ -33,6 +34,7 @@ use work::{Done, Job, Keeper};
 const STEPS: &[Step] = &[
     Step { name: "index", sql: include_str!("index/sql/001_index.sql") },
     Step { name: "statements", sql: include_str!("index/sql/002_statements.sql") },
+    Step { name: "heard", sql: include_str!("index/sql/003_heard.sql") },
 ];
 const DATABASE: &str = "index.sqlite";
 /// Bytes of pages that may wait for the writer; a page above it is refused with "quota exceeded", and its relay sends it again.
@@ -92,6 +94,8 @@ struct Inner {
     readers: Readers,
     commands: Commands,
     metrics: Metrics,
+    /// Of each relay how often it has said sums, and how many of these are not compared yet.
+    sums: Mutex<HashMap<RelayId, (u64, u64)>>,
 }
 
 /// What a relay has said, on its way into the index.
@@ -101,6 +105,28 @@ pub(crate) struct Noting {
     epoch: Epoch,
     ticket: Ticket<Done>,
     sums: Vec<(Stretch, u64, Digest)>,
+    comparing: Option<Comparing>,
+}
+
+/// Sums that are not compared with the index yet.
+struct Comparing(Index, RelayId);
+
+impl Comparing {
+    fn begin(index: &Index, relay: &RelayId) -> Self {
+        let mut sums = index.0.sums.lock();
+        let (times, open) = sums.entry(relay.clone()).or_default();
+        *times += 1;
+        *open += 1;
+        Self(index.clone(), relay.clone())
+    }
+}
+
+impl Drop for Comparing {
+    fn drop(&mut self) {
+        if let Some((_, open)) = self.0.0.sums.lock().get_mut(&self.1) {
+            *open -= 1;
+        }
+    }
 }
 
 impl Index {
@@ -135,7 +161,7 @@ impl Index {
         let keeper = Keeper::new(now, entries_max, count, is_anchored.then_some(waiting));
         let writer = Writer::spawn("index", connection, keeper, limits)?;
         let readers = Readers::new(path, options, readers);
-        Ok(Self(Arc::new(Inner { epoch, writer, readers, commands, metrics })))
+        Ok(Self(Arc::new(Inner { epoch, writer, readers, commands, metrics, sums: Mutex::default() })))
     }
 
     /// What the database is called as a source of batches.
@@ -149,6 +175,7 @@ impl Index {
             tracing::debug!(%relay, error = %fault, "an index page was refused");
             Refusal::PayloadFormatInvalid
         })?;
+        let comparing = matches!(said, wire::index::Index::Sums { .. }).then(|| Comparing::begin(self, relay));
         let (epoch, sums, job) = match said {
             wire::index::Index::Page { relay_epoch, stretch, entries } => {
                 if entries.iter().any(|entry| !is_sound(entry)) {
@@ -164,7 +191,7 @@ impl Index {
             Busy::Full(_) => Refusal::QuotaExceeded,
             Busy::Down(fault, _) => unavailable(relay, &fault),
         })?;
-        Ok(Noting { index: self.clone(), relay: relay.clone(), epoch, ticket, sums })
+        Ok(Noting { index: self.clone(), relay: relay.clone(), epoch, ticket, sums, comparing })
     }
 
     /// Chunks of a series that may hold records of `from..to`: those that relays state, then those that have left, then those lost.
@@ -180,6 +207,24 @@ impl Index {
     /// Names of series that relays have stated, as far as they pass; sorted.
     pub(crate) fn series(&self, pass: impl Fn(&str) -> bool) -> Result<BTreeSet<Series>, ReadError> {
         self.0.readers.read(|tx| read::series(tx, pass))
+    }
+
+    /// How often a relay has said sums, if all of them are compared with the index and what differs is asked for.
+    pub(crate) fn compared(&self, relay: &RelayId) -> Option<u64> {
+        let (times, open) = self.0.sums.lock().get(relay).copied().unwrap_or_default();
+        (open == 0).then_some(times)
+    }
+
+    /// The databases of relays.
+    pub(crate) fn databases(&self) -> Result<Vec<Database>, ReadError> {
+        self.0.readers.read(read::databases)
+    }
+
+    /// A database of a relay was heard whole. It is kept some time later; that it was is not waited for, because an older time only says less.
+    pub(crate) fn heard(&self, relay: RelayId, epoch: Epoch, at: At) {
+        if let Err(fault) = self.0.writer.submit_ahead(Job::Heard { relay, epoch, at }) {
+            tracing::warn!(%fault, "when a relay was heard is not kept");
+        }
     }
 
     /// Chunks behind row `after` that no relay states any more, and whose records were not found yet.
@@ -208,12 +253,13 @@ impl Index {
         }
     }
 
-    /// The operator knows that what older databases of a relay held is lost. Gives how many chunks that were.
+    /// The operator knows that what older databases of a relay held is lost; or, if `whole`, that the relay is gone with all that it held.
+    /// Gives how many chunks that were.
     ///
     /// # Errors
     /// The writer failed.
-    pub(crate) async fn give_up(&self, relay: RelayId) -> Result<u64, store::Fault> {
-        match self.0.writer.submit_ahead(Job::GiveUp { relay })?.await? {
+    pub(crate) async fn give_up(&self, relay: RelayId, whole: bool) -> Result<u64, store::Fault> {
+        match self.0.writer.submit_ahead(Job::GiveUp { relay, whole })?.await? {
             Done::GivenUp(entries) => Ok(entries),
             other => Err(unexpected(other)),
         }
@@ -233,7 +279,7 @@ impl Index {
 impl Noting {
     /// Waits for the commit. After sums, what differs is asked for.
     pub(crate) async fn settle(self) -> Result<(), Refusal> {
-        let Self { index, relay, epoch, ticket, sums } = self;
+        let Self { index, relay, epoch, ticket, sums, comparing } = self;
         match ticket.await {
             Ok(Done::Kept { lost }) => {
                 index.0.metrics.index_messages.inc();
@@ -253,7 +299,10 @@ impl Noting {
         }
         if !sums.is_empty() {
             // Beside the acknowledgement: an order that does not reach the relay is repeated after its next connection.
-            tokio::spawn(reconcile(index, relay, epoch, sums));
+            tokio::spawn(async move {
+                reconcile(index, relay, epoch, sums).await;
+                drop(comparing);
+            });
         }
         Ok(())
     }

@@ -47,6 +47,7 @@ pub use http::{DemandView, EventView, PartView, Receipt, Status};
 pub use index::OpenError as IndexError;
 pub use ladder::Rung;
 pub use problem::Problem;
+pub use pull::Unheard;
 pub use question::Ask;
 pub use reading::{Page, Payload, Reading};
 pub use wire::state::ServerState;

@@ -155,6 +155,8 @@ pub(crate) struct Metrics {
     pub(crate) pulls_answered: Counter,
     pub(crate) pulls_failed: Counter,
     pub(crate) pulls_unanswered: Counter,
+    relays_asked: Counter,
+    relays_unheard: Counter,
     pub(crate) chunks_compared: Counter,
     pub(crate) chunks_mismatched: Counter,
     relay_proofs: Family<Shows, Counter>,
@@ -220,6 +222,8 @@ impl Metrics {
             pulls_answered: registry.counter("cloud_pulls_answered", "Pulls whose records are committed"),
             pulls_failed: registry.counter("cloud_pulls_failed", "Pulls that the relay could not carry out"),
             pulls_unanswered: registry.counter("cloud_pulls_unanswered", "Pulls whose records did not come in time"),
+            relays_asked: registry.counter("cloud_relays_asked", "Relays that were asked what the index does not name"),
+            relays_unheard: registry.counter("cloud_relays_unheard", "Of these, those whose answer was not whole in time"),
             chunks_compared: registry.counter(
                 "cloud_chunks_compared",
                 "Chunks of relays whose records were compared with the root announced for them",
@@ -271,6 +275,12 @@ impl Metrics {
 
     pub(crate) fn term(&self, reason: crate::groups::Reason) {
         self.group_terms.get_or_create(&Ended { reason }).inc();
+    }
+
+    /// A relay was asked what the index does not name.
+    pub(crate) fn relay_asked(&self, is_whole: bool) {
+        self.relays_asked.inc();
+        self.relays_unheard.inc_by(u64::from(!is_whole));
     }
 
     pub(crate) fn heartbeat(&self, outcome: Beat) {

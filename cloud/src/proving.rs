@@ -92,7 +92,7 @@ impl Proving {
                 tracing::error!(%relay, chunk, %key, reason, "a relay can't show a record that it stated");
                 Err(Problem::conflict(format!("{relay} keeps this record, and can't show it: {reason}")))
             }
-            Some(Outcome::Done { .. }) | None => {
+            Some(Outcome::Done { .. } | Outcome::Unstated { .. }) | None => {
                 self.0.metrics.relay_proof(Showing::Unanswered);
                 Err(Problem::conflict(format!("{relay} keeps this record, and does not answer; ask again later")))
             }

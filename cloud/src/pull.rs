@@ -1,5 +1,7 @@
 //! Pull-through (A12): relays are asked for records that the archive lacks, and whoever asked waits for the commit of what they send.
 
+mod arrivals;
+mod hearing;
 mod machine;
 mod through;
 
@@ -11,12 +13,15 @@ use archive::Archive;
 use broker::Refusal;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use wire::index::{Outcome, Reply};
 use wire::{Command, Epoch, Intervals, RelayId};
 
 use crate::commands::Commands;
 use crate::metrics::Metrics;
+use arrivals::Arrivals;
+pub use hearing::Unheard;
+pub(crate) use hearing::{Heard, Hearing};
 pub(crate) use machine::{Ask, Limits};
 use machine::{Ending, Machine, Verdict};
 
@@ -34,11 +39,20 @@ struct Inner {
     commands: Commands,
     archive: Archive,
     metrics: Metrics,
+    /// Who waits for a reply to something else than a pull.
+    replies: Mutex<FxHashMap<u64, (RelayId, oneshot::Sender<Reply>)>>,
 }
 
 struct State {
     machine: Machine,
+    arrivals: Arrivals,
     waiters: FxHashMap<u64, watch::Sender<Option<Ending>>>,
+}
+
+impl State {
+    fn awaits_frames(&self) -> bool {
+        self.machine.awaits_frames() || self.arrivals.awaits()
+    }
 }
 
 /// What to do for an asker.
@@ -51,7 +65,7 @@ enum Next {
 impl Pulls {
     /// Pulls within `limits`.
     pub(crate) fn new(limits: Limits, commands: Commands, archive: Archive, metrics: Metrics) -> Self {
-        let state = State { machine: Machine::new(limits), waiters: FxHashMap::default() };
+        let state = State { machine: Machine::new(limits), arrivals: Arrivals::default(), waiters: FxHashMap::default() };
         Self(Arc::new(Inner {
             state: Mutex::new(state),
             awaits_frames: AtomicBool::new(false),
@@ -60,6 +74,7 @@ impl Pulls {
             commands,
             archive,
             metrics,
+            replies: Mutex::default(),
         }))
     }
 
@@ -68,8 +83,8 @@ impl Pulls {
         Instant::now() + self.0.limits.wait
     }
 
-    /// Asks for all of it and waits, until `deadline` at the latest.
-    pub(crate) async fn fetch(&self, asks: Vec<Ask>, deadline: Instant) {
+    /// Asks for all of it and waits, until `deadline` at the latest. Says of each ask whether everything has arrived.
+    pub(crate) async fn fetch(&self, asks: Vec<Ask>, deadline: Instant) -> Vec<bool> {
         let asking: Vec<_> = asks
             .into_iter()
             .map(|ask| {
@@ -77,11 +92,14 @@ impl Pulls {
                 tokio::spawn(async move { pulls.one(ask, deadline).await })
             })
             .collect();
+        let mut arrived = Vec::with_capacity(asking.len());
         for one in asking {
-            if let Err(error) = one.await {
+            arrived.push(one.await.unwrap_or_else(|error| {
                 tracing::error!(%error, "a pull ended without an answer");
-            }
+                false
+            }));
         }
+        arrived
     }
 
     /// Whether a relay can be asked: somebody listens for its orders, and it did not leave one unanswered a moment ago.
@@ -89,24 +107,30 @@ impl Pulls {
         self.0.commands.reaches(relay) && !self.0.state.lock().machine.is_silent(relay, Instant::now())
     }
 
-    /// Waits for the end of a pull that brings what is asked for. How it ended is seen in the archive.
-    async fn one(&self, ask: Ask, deadline: Instant) {
+    /// Whether somebody listens for the relay's orders.
+    fn listens(&self, relay: &RelayId) -> bool {
+        self.0.commands.reaches(relay)
+    }
+
+    /// Waits for the end of a pull that brings what is asked for. Says whether it has.
+    async fn one(&self, ask: Ask, deadline: Instant) -> bool {
         loop {
             // Before the look, so that a pull which ends in between is noticed.
             let mut room = std::pin::pin!(self.0.ended.notified());
             room.as_mut().enable();
             let now = Instant::now();
             if now >= deadline {
-                return;
+                return false;
             }
             match self.next(&ask, (now, deadline)) {
-                Next::GoOn => return,
+                Next::GoOn => return false,
                 Next::Wait(mut ended) => {
                     // What is here by then is what is shown.
-                    if tokio::time::timeout_at(deadline.into(), ended.wait_for(Option::is_some)).await.is_err() {
+                    let Ok(ended) = tokio::time::timeout_at(deadline.into(), ended.wait_for(Option::is_some)).await else {
                         self.expire();
-                    }
-                    return;
+                        return false;
+                    };
+                    return ended.is_ok_and(|ended| *ended == Some(Ending::Arrived));
                 }
                 Next::Again => {
                     // Out of time or not: the loop looks.
@@ -140,7 +164,7 @@ impl Pulls {
     async fn run(self, id: u64, ask: Ask, deadline: Instant) {
         let ended = self.0.state.lock().waiters.get(&id).map(watch::Sender::subscribe);
         let Some(mut ended) = ended else { return };
-        let Ask { relay, series, from, to } = ask;
+        let Ask { relay, series, from, to, since: _ } = ask;
         tracing::debug!(%relay, command = id, %series, from, to, "a relay is asked for records");
         if !self.0.commands.send(&relay, &Command::Pull { id, series, from, to }).await {
             let unheard = self.0.state.lock().machine.unheard(id);
@@ -170,22 +194,72 @@ impl Pulls {
         if let Outcome::Failed { reason } = &reply.outcome {
             tracing::warn!(%relay, command = reply.command, reason, "a relay could not carry out an order");
         }
+        if let Some((_, waiter)) = self.take_waiter(relay, reply.command) {
+            // Whoever waited may have gone. That a relay left a pull unanswered is not forgotten for it.
+            let _ = waiter.send(reply);
+            return Ok(());
+        }
         let ended = {
             let state = &mut *self.0.state.lock();
             let ended = state.machine.replied(relay, &reply);
-            self.0.awaits_frames.store(state.machine.awaits_frames(), Ordering::SeqCst);
+            self.0.awaits_frames.store(state.awaits_frames(), Ordering::SeqCst);
             ended
         };
         self.settle(ended.into_iter().collect());
         if self.0.awaits_frames.load(Ordering::SeqCst) && matches!(reply.outcome, Outcome::Done { .. }) {
-            // Frames may have been faster than the reply that names them.
-            let (pulls, relay, relay_epoch) = (self.clone(), relay.clone(), reply.relay_epoch);
-            tokio::task::spawn_blocking(move || match pulls.0.archive.frames_of(&relay, relay_epoch) {
-                Ok(frames) => pulls.held(&relay, relay_epoch, &frames),
-                Err(error) => tracing::error!(%error, "the archive does not say which frames it holds"),
-            });
+            self.look(relay.clone(), reply.relay_epoch);
         }
         Ok(())
+    }
+
+    /// Looks which frames are here: some may have been faster than the reply that names them.
+    fn look(&self, relay: RelayId, relay_epoch: Epoch) {
+        let pulls = self.clone();
+        tokio::task::spawn_blocking(move || match pulls.0.archive.frames_of(&relay, relay_epoch) {
+            Ok(frames) => pulls.held(&relay, relay_epoch, &frames),
+            Err(error) => tracing::error!(%error, "the archive does not say which frames it holds"),
+        });
+    }
+
+    fn take_waiter(&self, relay: &RelayId, command: u64) -> Option<(RelayId, oneshot::Sender<Reply>)> {
+        let mut replies = self.0.replies.lock();
+        if replies.get(&command)?.0 == *relay { replies.remove(&command) } else { None }
+    }
+
+    /// Sends an order that is no pull and waits for its reply. `None`: nobody listens for it, or it has not come by `deadline`.
+    async fn order(&self, relay: &RelayId, command: &Command, id: u64, deadline: Instant) -> Option<Reply> {
+        let (sender, receiver) = oneshot::channel();
+        self.0.replies.lock().insert(id, (relay.clone(), sender));
+        let asking = async {
+            if !self.0.commands.send(relay, command).await {
+                return None;
+            }
+            tokio::time::timeout_at(deadline.into(), receiver).await.ok()?.ok()
+        };
+        let reply = asking.await;
+        self.0.replies.lock().remove(&id);
+        reply
+    }
+
+    /// Waits until these frames of a relay are committed, until `deadline` at the latest. Says whether they are.
+    async fn arrive(&self, relay: &RelayId, relay_epoch: Epoch, frames: Intervals, deadline: Instant) -> bool {
+        if frames.is_empty() {
+            return true;
+        }
+        let arrived = {
+            let state = &mut *self.0.state.lock();
+            let arrived = state.arrivals.wait(relay.clone(), relay_epoch, frames);
+            self.0.awaits_frames.store(true, Ordering::SeqCst);
+            arrived
+        };
+        self.look(relay.clone(), relay_epoch);
+        let has_arrived = tokio::time::timeout_at(deadline.into(), arrived).await.is_ok_and(|told| told.is_ok());
+        if !has_arrived {
+            let state = &mut *self.0.state.lock();
+            state.arrivals.forget_gone();
+            self.0.awaits_frames.store(state.awaits_frames(), Ordering::SeqCst);
+        }
+        has_arrived
     }
 
     /// A frame is committed.
@@ -204,7 +278,8 @@ impl Pulls {
         let ended = {
             let state = &mut *self.0.state.lock();
             let ended = state.machine.held(relay, relay_epoch, frames);
-            self.0.awaits_frames.store(state.machine.awaits_frames(), Ordering::SeqCst);
+            state.arrivals.held(relay, relay_epoch, frames);
+            self.0.awaits_frames.store(state.awaits_frames(), Ordering::SeqCst);
             ended
         };
         self.settle(ended);

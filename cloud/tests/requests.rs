@@ -125,7 +125,7 @@ async fn connect(town: &Town, client: &str, user: &str, token: &str) -> Client {
     let (link, incoming) = Link::start(config);
     let mut connected = link.connected();
     tokio::time::timeout(DEADLINE, connected.wait_for(|connected| *connected)).await.expect("no connection").unwrap();
-    Client { name: client.to_owned(), link, incoming }
+    Client::new(client, link, incoming)
 }
 
 fn frame(number: u64) -> Frame {

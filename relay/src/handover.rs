@@ -6,6 +6,7 @@
 
 mod prove;
 mod pulls;
+mod unstated;
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -20,11 +21,12 @@ use wire::index::{Outcome, Reply, Stretch};
 use wire::topics::Up;
 use wire::{Command, Intervals};
 
-use crate::index::Asked;
+use crate::index::{Asked, Progress};
 use crate::metrics::Metrics;
 use crate::outlet::Outlet;
 use prove::Wanted;
 use pulls::{Pulls, Range};
+use unstated::Asks;
 
 /// How long a hand-over waits for room in the outgoing lanes.
 const ROOM_WAIT: Duration = Duration::from_secs(10);
@@ -61,6 +63,8 @@ pub struct Handover {
     proves: (mpsc::Sender<Wanted>, Mutex<Option<mpsc::Receiver<Wanted>>>),
     replies: (mpsc::Sender<Reply>, Mutex<Option<mpsc::Receiver<Reply>>>),
     asked: Asked,
+    progress: Progress,
+    asks: Asks,
 }
 
 /// How much of the outgoing budget a hand-over may use.
@@ -89,6 +93,8 @@ impl Handover {
             proves: (prove, Mutex::new(Some(proves))),
             replies: (reply, Mutex::new(Some(replies))),
             asked: Asked::default(),
+            progress: Progress::default(),
+            asks: Asks::default(),
         }
     }
 
@@ -144,6 +150,11 @@ impl Handover {
         self.asked.clone()
     }
 
+    /// To be told how far the cloud has taken the index.
+    pub(crate) fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
+
     /// Takes a command of the cloud; it is carried out by [`Handover::run`].
     pub(crate) async fn carry_out(&self, command: Command) {
         match command {
@@ -168,6 +179,11 @@ impl Handover {
                     self.fail(id, "too many records wait to be shown");
                 }
             }
+            Command::Unstated { id, relay_epoch, segment, after } => {
+                if !self.asks.add(id, (relay_epoch, segment, after)) {
+                    self.fail(id, "too many questions wait");
+                }
+            }
         }
     }
 
@@ -186,6 +202,7 @@ impl Handover {
             () = self.pull() => {}
             () = self.flush(flushes) => {}
             () = self.show(proves) => {}
+            () = self.say_unstated() => {}
             () = say(outlet, replies) => {}
         }
         Ok(())
@@ -227,6 +244,15 @@ impl Handover {
             }
             let outcome = said(outcome);
             askers.into_iter().for_each(|command| self.reply(command, outcome.clone()));
+        }
+    }
+
+    async fn say_unstated(&self) {
+        loop {
+            for (command, knows) in self.asks.take().await {
+                let outcome = unstated::say(&self.archive, &self.progress, &self.asked, knows).await;
+                self.reply(command, outcome);
+            }
         }
     }
 

@@ -274,7 +274,13 @@ impl Relay {
             keeper.run(stop)
         });
         if uplink.is_some() {
-            let mut index = Some(index::Sender { archive, outlet: outlet.clone(), asked: handover.asked(), metrics });
+            let mut index = Some(index::Sender {
+                archive,
+                outlet: outlet.clone(),
+                asked: handover.asked(),
+                progress: handover.progress(),
+                metrics,
+            });
             units.add("index", Policy::Fatal, move |stop| {
                 let index = index.take().expect("a fatal unit starts once");
                 index.run(stop)

@@ -71,9 +71,22 @@ async fn a12_a13_what_a_relay_stored_is_found_brought_once_and_then_the_clouds_a
     assert_eq!(whole.status.code(), Some(0), "{}", String::from_utf8_lossy(&whole.stderr));
     assert_eq!(numbers(&whole), (1..=60).collect::<Vec<_>>());
     assert_eq!(held(&cloud).await, 60, "only what was asked for came");
-    // Without its relay one series is complete, and the others are named.
+    let (status, page) = town::get(&cloud, &format!("/api/v1/records?series={}&limit=1", series[0])).await;
+    let key = page["records"][0]["key"].as_str().unwrap_or_else(|| panic!("{status} {page}")).to_owned();
+    let last = format!("/api/v1/where/{}", key.replace("meter-1", "meter-2").replace(".1", ".60"));
+    wait_until(PATIENCE, "the index names what is kept", async || {
+        let (_, place) = town::get(&cloud, &last).await;
+        if place["absent"]["reason"] == "at-relay" { Ok(()) } else { Err(place) }
+    })
+    .await;
+    // Without its relay nobody knows whether it has taken more of one series, and what it stated of the others is named.
     role.child.kill_9().await;
-    assert_eq!(query(&cloud, &[series[0]]).status.code(), Some(0));
+    wait_until(PATIENCE, "the relay may hold more", async || {
+        let output = query(&cloud, &[series[0]]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if said.contains("what relay-1 has taken since") && numbers(&output).len() == 60 { Ok(()) } else { Err(said) }
+    })
+    .await;
     let without = wait_until(PATIENCE, "the relay is known to be gone", async || {
         let output = query(&cloud, &["--filter", "cityA/+/power"]);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -11,6 +11,7 @@ mod a_small_relay_makes_room;
 mod access_is_asked_for;
 mod an_agent_without_funds_is_sponsored;
 mod an_audit_names_who_changed_what;
+mod answers_keep_their_word;
 mod demand_response_is_accountable;
 mod group_town;
 mod history_finds_everything;

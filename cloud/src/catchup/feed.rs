@@ -227,9 +227,12 @@ impl Feed {
     /// Finds all series that the feed is about, and what is held of them. What relays keep of them is brought first.
     async fn list(&mut self) -> Result<(), FeedEnd> {
         let (pattern, history) = (self.pattern().to_owned(), self.shared.history.clone());
+        let heard = history.hear((self.from, At::MAX), history.pulls().deadline()).await;
+        let open = heard.unwrap_or_default().series(|name| wire::filter::matches(&pattern, name));
         let (ids, stated) = self
             .read(move |archive| {
-                let stated = history.index().series(|name| wire::filter::matches(&pattern, name))?;
+                let mut stated = history.index().series(|name| wire::filter::matches(&pattern, name))?;
+                stated.extend(open);
                 Ok::<_, LookFault>((archive.series_ids(&pattern), stated))
             })
             .await?;
@@ -256,8 +259,12 @@ impl Feed {
         let (history, tell, from) = (self.shared.history.clone(), self.tell_brought.clone(), self.from);
         self.bringing.spawn(async move {
             for piece in names.chunks(BRING_PIECE) {
-                let deadline = history.pulls().deadline();
-                if let Err(problem) = history.bring(piece, (from, At::MAX), deadline).await {
+                let (deadline, range) = (history.pulls().deadline(), (from, At::MAX));
+                let brought = async {
+                    let heard = history.hear(range, deadline).await?;
+                    history.bring((piece, 0), &heard, range, deadline).await
+                };
+                if let Err(problem) = brought.await {
                     tracing::warn!(?problem, "what relays keep can't be brought for a feed");
                 }
                 if tell.send(piece.to_vec()).await.is_err() {

@@ -80,6 +80,7 @@ pub(crate) fn routes(api: Arc<Api>) -> Router {
         .route("/api/v1/access/log", get(access::log))
         .route("/api/v1/relays/{relay}/flush", post(relays::flush))
         .route("/api/v1/relays/{relay}/give-up", post(relays::give_up))
+        .route("/api/v1/relays/{relay}/retire", post(relays::retire))
         .method_not_allowed_fallback(|| async { Problem::method() })
         .fallback(|| async {
             Problem::not_found("there is no such path; the interface is under /api/v1, OpenADR under /openadr3/3.1.0")

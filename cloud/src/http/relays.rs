@@ -1,5 +1,5 @@
 //! `POST /api/v1/relays/{relay}/flush`: an order to hand over everything in the storage area; `POST /api/v1/relays/{relay}/give-up`: what
-//! its older databases held is lost.
+//! its older databases held is lost; `…/retire`: the relay is gone.
 
 use std::sync::Arc;
 
@@ -52,11 +52,28 @@ pub(super) async fn give_up(
     Path(relay): Path<String>,
 ) -> Result<Json<GivenUp>, Problem> {
     let relay = permitted(&api, &viewer, &relay)?;
-    let chunks = api.history.index().give_up(relay.clone()).await.map_err(|fault| {
+    forget(&api, &viewer, relay, false).await
+}
+
+/// Forgets a relay that will not come back, with all that it held: answers name it no longer. One that comes back is known again.
+pub(super) async fn retire(
+    State(api): State<Arc<Api>>,
+    Asker(viewer): Asker,
+    Path(relay): Path<String>,
+) -> Result<Json<GivenUp>, Problem> {
+    let relay = permitted(&api, &viewer, &relay)?;
+    if api.commands.reaches(&relay) {
+        return Err(Problem::conflict(format!("relay {relay} is connected; flush it and stop it before it is retired")));
+    }
+    forget(&api, &viewer, relay, true).await
+}
+
+async fn forget(api: &Api, viewer: &Viewer, relay: RelayId, whole: bool) -> Result<Json<GivenUp>, Problem> {
+    let chunks = api.history.index().give_up(relay.clone(), whole).await.map_err(|fault| {
         tracing::error!(%relay, %fault, "chunks could not be given up");
         Problem::unavailable()
     })?;
-    tracing::warn!(%relay, chunks, user = viewer.subject().user, "chunks of older databases of a relay were given up");
+    tracing::warn!(%relay, chunks, whole, user = viewer.subject().user, "chunks of databases of a relay were given up");
     Ok(Json(GivenUp { relay, chunks }))
 }
 

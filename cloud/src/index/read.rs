@@ -77,6 +77,31 @@ pub(crate) struct Mismatch {
     pub(crate) seqs: Intervals,
 }
 
+/// A database of a relay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Database {
+    /// The relay.
+    pub(crate) relay: RelayId,
+    /// The database.
+    pub(crate) epoch: Epoch,
+    /// Whether the relay still has it.
+    pub(crate) is_current: bool,
+    /// Until then the relay held nothing that the index does not name; some seconds old.
+    pub(crate) heard_at: Option<At>,
+}
+
+/// All databases of relays.
+pub(super) fn databases(tx: &Transaction<'_>) -> Result<Vec<Database>, ReadError> {
+    let mut statement = tx.prepare_cached("SELECT name, epoch, is_current, heard_at FROM relays")?;
+    let mut rows = statement.query([])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let epoch = Epoch(from_sql(row.get(1)?));
+        found.push(Database { relay: name(row, 0)?, epoch, is_current: row.get(2)?, heard_at: row.get(3)? });
+    }
+    Ok(found)
+}
+
 const COLUMNS: &str =
     "e.id, r.name, r.is_current, e.left_at IS NOT NULL, e.chunk, s.name, e.epoch, e.at_min, e.at_max, e.seqs, e.root, e.checked, e.statement
      FROM entries e JOIN relays r ON r.id = e.relay JOIN series s ON s.id = e.series";

@@ -19,8 +19,10 @@ pub(super) enum Job {
     Page { relay: RelayId, epoch: Epoch, stretch: Stretch, entries: Vec<IndexEntry> },
     /// The records of an entry are in the archive and give this root.
     Checked { row: i64, found: Digest },
-    /// What older databases of the relay held is given up.
-    GiveUp { relay: RelayId },
+    /// What older databases of the relay held is given up, or the relay is.
+    GiveUp { relay: RelayId, whole: bool },
+    /// A database of a relay was heard whole.
+    Heard { relay: RelayId, epoch: Epoch, at: At },
     /// Statements up to this one are in batches.
     Batched { through: i64 },
 }
@@ -238,13 +240,13 @@ impl Keeper {
         Ok(Done::Compared { same })
     }
 
-    fn give_up(&mut self, tx: &Transaction<'_>, relay: &RelayId) -> Result<Done, Fault> {
+    fn give_up(&mut self, tx: &Transaction<'_>, relay: &RelayId, whole: bool) -> Result<Done, Fault> {
         let forgotten = execute(
             tx,
-            "DELETE FROM entries WHERE relay IN (SELECT id FROM relays WHERE name = ?1 AND is_current = 0)",
-            [relay.as_str()],
+            "DELETE FROM entries WHERE relay IN (SELECT id FROM relays WHERE name = ?1 AND (?2 OR is_current = 0))",
+            (relay.as_str(), whole),
         )?;
-        execute(tx, "DELETE FROM relays WHERE name = ?1 AND is_current = 0", [relay.as_str()])?;
+        execute(tx, "DELETE FROM relays WHERE name = ?1 AND (?2 OR is_current = 0)", (relay.as_str(), whole))?;
         self.count.1 -= forgotten;
         Ok(Done::GivenUp(from_sql(forgotten)))
     }
@@ -270,7 +272,16 @@ impl Work for Keeper {
                 Job::Current { relay, epoch } => Done::Kept { lost: self.current(tx, &relay, epoch, now)?.1 },
                 Job::Page { relay, epoch, stretch, entries } => self.page(tx, &relay, epoch, stretch, &entries, now)?,
                 Job::Checked { row, found } => self.checked(tx, row, &found, now)?,
-                Job::GiveUp { relay } => self.give_up(tx, &relay)?,
+                Job::GiveUp { relay, whole } => self.give_up(tx, &relay, whole)?,
+                Job::Heard { relay, epoch, at } => {
+                    let heard = (relay.as_str(), to_sql(epoch.0), at);
+                    execute(
+                        tx,
+                        "UPDATE relays SET heard_at = max(coalesce(heard_at, ?3), ?3) WHERE name = ?1 AND epoch = ?2",
+                        heard,
+                    )?;
+                    Done::Kept { lost: 0 }
+                }
                 Job::Batched { through } => self.batched(tx, through)?,
             });
         }
@@ -295,7 +306,7 @@ impl Work for Keeper {
                 let entry = |entry: &IndexEntry| ENTRY + 16 * entry.seqs.as_slice().len();
                 ENTRY + entries.iter().map(entry).sum::<usize>()
             }
-            Job::Current { .. } | Job::Checked { .. } | Job::GiveUp { .. } | Job::Batched { .. } => ENTRY,
+            Job::Current { .. } | Job::Checked { .. } | Job::GiveUp { .. } | Job::Heard { .. } | Job::Batched { .. } => ENTRY,
         }
     }
 }

@@ -17,6 +17,8 @@ pub(crate) struct Ask {
     pub(crate) from: At,
     /// First generation time that is no longer wanted.
     pub(crate) to: At,
+    /// Only an order with a number above this one brings it: one before may have been carried out before the relay was asked what it holds.
+    pub(crate) since: u64,
 }
 
 impl Ask {
@@ -93,7 +95,7 @@ impl Machine {
 
     /// What becomes of an ask; if it starts a pull, that has the number `next`, and time until `due`.
     pub(crate) fn ask(&mut self, ask: &Ask, next: u64, (now, due): (Instant, Instant)) -> Verdict {
-        if let Some((id, _)) = self.running.iter().find(|(_, running)| running.ask.covers(ask)) {
+        if let Some((id, _)) = self.running.iter().find(|(id, running)| **id > ask.since && running.ask.covers(ask)) {
             return Verdict::Join(*id);
         }
         if let Some(until) = self.silent.get(&ask.relay) {
@@ -116,8 +118,8 @@ impl Machine {
         self.heard(relay);
         let running = self.running.get_mut(&reply.command).filter(|running| running.ask.relay == *relay)?;
         match &reply.outcome {
-            // A record that is shown answers no pull.
-            Outcome::Failed { .. } | Outcome::Shown(_) => self.end(reply.command, Ending::Failed),
+            // Neither answers a pull.
+            Outcome::Failed { .. } | Outcome::Shown(_) | Outcome::Unstated { .. } => self.end(reply.command, Ending::Failed),
             Outcome::Done { frames, .. } if frames.is_empty() => self.end(reply.command, Ending::Arrived),
             Outcome::Done { frames, .. } => {
                 running.frames = Some(Frames { relay_epoch: reply.relay_epoch, awaited: frames.clone() });
@@ -195,7 +197,7 @@ mod tests {
     }
 
     fn ask(relay: &str, series: &str, from: At, to: At) -> Ask {
-        Ask { relay: relay.parse().unwrap(), series: series.parse().unwrap(), from, to }
+        Ask { relay: relay.parse().unwrap(), series: series.parse().unwrap(), from, to, since: 0 }
     }
 
     fn done(command: u64, frames: &[(u64, u64)]) -> Reply {

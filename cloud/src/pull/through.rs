@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use wire::{At, Epoch, Intervals, RecordKey, RelayId, Series};
 
-use super::Ask;
+use super::hearing::Open;
+use super::{Ask, Heard, Unheard};
 use crate::history::History;
 use crate::index::{Known, LookFault, Standing, compare, without};
 use crate::problem::Problem;
@@ -14,19 +15,48 @@ use crate::problem::Problem;
 type Lacking = Vec<Known>;
 
 impl History {
+    /// What relays hold beside what the index names, see [`super::Hearing::hear`].
+    ///
+    /// # Errors
+    /// The index can't answer.
+    pub(crate) async fn hear(&self, range: (At, At), deadline: Instant) -> Result<Heard, Problem> {
+        self.hearing().hear(range, deadline).await.map_err(|error| {
+            tracing::error!(%error, "the index does not say which relays there are");
+            Problem::unavailable()
+        })
+    }
+
     /// Has relays bring what they hold of these series within the range and the archive lacks, and compares what came with what was
-    /// announced. Waits until `deadline` at the latest. Says whether anything is still lacking.
-    pub(crate) async fn bring(&self, names: &[Series], range: (At, At), deadline: Instant) -> Result<bool, Problem> {
+    /// announced; of the first `begun` of them what the index does not name only. Waits until `deadline` at the latest. Says whether anything
+    /// that the index names is still lacking, and what else did not come.
+    pub(crate) async fn bring(
+        &self,
+        (names, begun): (&[Series], usize),
+        heard: &Heard,
+        range: (At, At),
+        deadline: Instant,
+    ) -> Result<Brought, Problem> {
         let lacking = {
-            let (history, names) = (self.clone(), names.to_vec());
+            let (history, names) = (self.clone(), names[begun..].to_vec());
             self.read(move |_| history.lacking(&names, range)).await?
         };
-        if lacking.is_empty() {
-            return Ok(false);
+        let (asks, open) = asks(&lacking, (names, heard), range);
+        if asks.is_empty() && lacking.is_empty() {
+            return Ok(Brought::default());
         }
-        self.pulls().fetch(asks(&lacking, range), deadline).await;
+        let arrived = self.pulls().fetch(asks.clone(), deadline).await;
+        let mut not_brought = Vec::new();
+        for (place, open) in open {
+            if !arrived.get(place).copied().unwrap_or(false) {
+                let Ask { relay, series, .. } = &asks[place];
+                not_brought.push(open.not_brought(series, self.pulls().reaches(relay)));
+            }
+        }
+        if lacking.is_empty() {
+            return Ok(Brought { is_lacking: false, not_brought });
+        }
         let history = self.clone();
-        self.read(move |archive| {
+        let is_lacking = self.read(move |archive| {
             // What has come is compared before it is shown; what has not is found out below, when it is lacking again.
             for known in &lacking {
                 compare(history.index(), archive, known)?;
@@ -34,18 +64,20 @@ impl History {
             let mut names: Vec<_> = lacking.into_iter().map(|known| known.series).collect();
             names.dedup();
             Ok::<_, LookFault>(!history.lacking(&names, range)?.is_empty())
-        })
-        .await
+        });
+        Ok(Brought { is_lacking: is_lacking.await?, not_brought })
     }
 
-    /// Has a relay bring the record under `key`, if one has stated it.
+    /// Has relays bring the record under `key`, if one has stated it, or what they hold of its series beside what they have stated.
     pub(crate) async fn bring_one(&self, key: &RecordKey) -> Result<(), Problem> {
         let deadline = self.pulls().deadline();
         let (history, wanted) = (self.clone(), key.clone());
         let lacking = self.read(move |_| history.index().of_series(&wanted.series, (At::MIN, At::MAX))).await?;
         let holds = |known: &Known| known.epoch == key.epoch && known.seqs.contains(key.seq);
         let lacking: Lacking = lacking.into_iter().filter(holds).collect();
-        self.pulls().fetch(asks(&lacking, (At::MIN, At::MAX)), deadline).await;
+        let heard = if lacking.is_empty() { self.hear((At::MIN, At::MAX), deadline).await? } else { Heard::default() };
+        let (asks, _) = asks(&lacking, (std::slice::from_ref(&key.series), &heard), (At::MIN, At::MAX));
+        self.pulls().fetch(asks, deadline).await;
         let index = self.index().clone();
         self.read(move |archive| lacking.iter().try_for_each(|known| compare(&index, archive, known).map(drop))).await
     }
@@ -66,18 +98,44 @@ impl History {
     }
 }
 
-/// One ask a relay and series, over all of its chunks that are lacking. Whole chunks come, so no ask is wider than the question.
-fn asks(lacking: &[Known], (from, to): (At, At)) -> Vec<Ask> {
-    let mut ranges: BTreeMap<(&RelayId, &Series), (At, At)> = BTreeMap::new();
+/// What bringing has left out.
+#[derive(Debug, Default)]
+pub(crate) struct Brought {
+    /// Something that the index names is still lacking.
+    pub(crate) is_lacking: bool,
+    /// What relays hold beside that, and did not bring.
+    pub(crate) not_brought: Vec<Unheard>,
+}
+
+/// One ask a relay and series, over all of its chunks that are lacking and what it holds beside them. Whole chunks come, so no ask is
+/// wider than the question. Also says which of the asks are for something that the index does not name.
+fn asks<'h>(
+    lacking: &[Known],
+    (names, heard): (&[Series], &'h Heard),
+    (from, to): (At, At),
+) -> (Vec<Ask>, Vec<(usize, &'h Open)>) {
+    let mut ranges: BTreeMap<(&RelayId, &Series), (At, At, Option<&Open>)> = BTreeMap::new();
     for known in lacking.iter().filter(|known| known.standing == Standing::Stated) {
-        let range = ranges.entry((&known.relay, &known.series)).or_insert((At::MAX, At::MIN));
+        let range = ranges.entry((&known.relay, &known.series)).or_insert((At::MAX, At::MIN, None));
         range.0 = range.0.min(known.at_min.max(from));
         range.1 = range.1.max(known.at_max.saturating_add(1).min(to));
     }
-    ranges
-        .into_iter()
-        .map(|((relay, series), (from, to))| Ask { relay: relay.clone(), series: series.clone(), from, to })
-        .collect()
+    for open in &heard.open {
+        for series in names.iter().filter(|series| open.holds(series)) {
+            let range = ranges.entry((&open.relay, series)).or_insert((At::MAX, At::MIN, None));
+            range.0 = range.0.min(open.at.0.max(from));
+            range.1 = range.1.max(open.at.1.saturating_add(1).min(to));
+            range.2 = Some(open);
+        }
+    }
+    let mut asks = Vec::with_capacity(ranges.len());
+    let mut opens = Vec::new();
+    for ((relay, series), (from, to, open)) in ranges {
+        opens.extend(open.map(|open| (asks.len(), open)));
+        let since = open.map_or(0, |open| open.order);
+        asks.push(Ask { relay: relay.clone(), series: series.clone(), from, to, since });
+    }
+    (asks, opens)
 }
 
 #[cfg(test)]
@@ -110,7 +168,8 @@ mod tests {
             known("r2", "a/b/c", Standing::Left, (5, 9)),
             known("r3", "a/b/c", Standing::Lost, (5, 9)),
         ];
-        let asked: Vec<_> = asks(&lacking, (7, 50))
+        let asked: Vec<_> = asks(&lacking, (&[], &Heard::default()), (7, 50))
+            .0
             .into_iter()
             .map(|ask| (ask.relay.to_string(), ask.series.to_string(), ask.from, ask.to))
             .collect();

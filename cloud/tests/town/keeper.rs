@@ -58,11 +58,13 @@ impl Relay {
     }
 
     pub async fn states(&self, after: u64, through: u64, entries: Vec<IndexEntry>) {
+        self.client.says.lock().unwrap().epoch = self.epoch;
         let page = Index::Page { relay_epoch: self.epoch, stretch: Stretch { after, through }, entries };
         self.client.publish(&format!("up/{}/index", self.client.name), page.encode()).await.unwrap();
     }
 
     pub async fn sums(&self, sums: &[(u64, u64, &[IndexEntry])]) {
+        self.client.says.lock().unwrap().epoch = self.epoch;
         let stretch = |(after, through, entries): &(u64, u64, &[IndexEntry])| {
             (Stretch { after: *after, through: *through }, entries.len() as u64, sum(*entries))
         };

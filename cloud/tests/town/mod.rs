@@ -6,7 +6,7 @@ pub mod keeper;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chassis::{Cause, Registry, Signals, SystemClock, Units, UnitsFault};
@@ -16,6 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use wire::index::{Outcome, Reply};
 use wire::{Announcement, Epoch, EpochSecret, Operation, Receipt, RunBuilder, UpFrame};
 
 /// Longer than anything here takes; a test that reaches it has failed.
@@ -81,7 +82,7 @@ impl Town {
         let (link, incoming) = Link::start(config);
         let mut connected = link.connected();
         tokio::time::timeout(DEADLINE, connected.wait_for(|connected| *connected)).await.expect("no connection").unwrap();
-        Client { name: name.to_owned(), link, incoming }
+        Client::new(name, link, incoming)
     }
 
     /// A GET as `user`; nobody if it is empty.
@@ -134,10 +135,63 @@ pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 pub struct Client {
     pub name: String,
     pub link: Link,
-    pub incoming: Incoming,
+    pub incoming: Inbox,
+    /// What it answers when it is asked what it holds and has not stated.
+    pub says: Arc<Mutex<Says>>,
+}
+
+/// What came, but for what is answered at once.
+pub struct Inbox(mpsc::UnboundedReceiver<Received>, JoinHandle<()>);
+
+impl Inbox {
+    pub async fn next(&mut self) -> Option<Received> {
+        self.0.recv().await
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        // And with it the connection.
+        self.1.abort();
+    }
+}
+
+/// What a scripted relay says of what it has not stated.
+pub struct Says {
+    pub epoch: Epoch,
+    /// `None`: it does not answer.
+    pub unstated: Option<(wire::Intervals, wire::Unstated)>,
+    pub times: u64,
 }
 
 impl Client {
+    pub fn new(name: &str, link: Link, mut incoming: Incoming) -> Self {
+        let unstated = Some(Default::default());
+        let says = Arc::new(Mutex::new(Says { epoch: Epoch(1), unstated, times: 0 }));
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let (answers, own, commands) = (link.clone(), says.clone(), format!("down/{name}/commands"));
+        let reply_topic = format!("up/{name}/reply");
+        let answering = tokio::spawn(async move {
+            while let Some(received) = incoming.next().await {
+                let asked = (received.topic == commands).then(|| wire::Command::parse(&received.payload));
+                let Some(Ok(wire::Command::Unstated { id, .. })) = asked else {
+                    let _ = sender.send(received);
+                    continue;
+                };
+                let said = {
+                    let mut says = own.lock().unwrap();
+                    says.times += 1;
+                    says.unstated.clone().map(|(frames, unstated)| (says.epoch, Outcome::Unstated { frames, unstated }))
+                };
+                if let Some((relay_epoch, outcome)) = said {
+                    let reply = Reply { relay_epoch, command: id, outcome };
+                    let _ = answers.publish(reply_topic.as_str(), reply.encode()).await;
+                }
+            }
+        });
+        Self { name: name.to_owned(), link, incoming: Inbox(receiver, answering), says }
+    }
+
     pub async fn publish(&self, topic: &str, payload: Vec<u8>) -> Result<(), PublishError> {
         tokio::time::timeout(DEADLINE, self.link.publish(topic, payload)).await.expect("no acknowledgement")
     }

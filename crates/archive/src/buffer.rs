@@ -65,6 +65,21 @@ struct Inner {
     cached_bytes: usize,
     /// No page below this one has its body in memory.
     cached_from: u64,
+    /// The last page that was closed.
+    done: u64,
+}
+
+/// Which series the open segment holds, by when they came into it.
+#[derive(Debug)]
+pub(crate) struct Listing {
+    /// The last page that was closed before it.
+    pub(crate) done: u64,
+    /// The first page with runs of a series, and the series; sorted.
+    pub(crate) series: Vec<(u64, u32)>,
+    /// The last page.
+    pub(crate) last: u64,
+    /// The times of its pages.
+    pub(crate) at: Option<(At, At)>,
 }
 
 /// A page that was committed, or is about to be.
@@ -119,6 +134,7 @@ impl Buffer {
     /// Forgets the pages up to `last`: they are chunks now.
     pub(crate) fn remove_up_to(&self, last: u64) {
         let inner = &mut *self.inner.write();
+        inner.done = inner.done.max(last);
         while inner.first <= last
             && let Some(page) = inner.pages.pop_front()
         {
@@ -142,6 +158,21 @@ impl Buffer {
                 inner.series.remove(&series);
             }
         }
+    }
+
+    /// What is in the open segment: all series, or those that came behind page `after` if it is still the segment behind page `done`.
+    pub(crate) fn listing(&self, (done, after): (u64, u64)) -> Listing {
+        let inner = self.inner.read();
+        let after = if done == inner.done { after } else { 0 };
+        let came = |(series, runs): (&u32, &Vec<RunAt>)| Some((runs.first()?.page, *series)).filter(|(page, _)| *page > after);
+        let mut series: Vec<(u64, u32)> = inner.series.iter().filter_map(came).collect();
+        series.sort_unstable();
+        let wider = |at: Option<(At, At)>, page: &OpenPage| {
+            let (min, max) = at.unwrap_or((page.at_min, page.at_max));
+            Some((min.min(page.at_min), max.max(page.at_max)))
+        };
+        let last = (inner.first + inner.pages.len() as u64).saturating_sub(1);
+        Listing { done: inner.done, series, last: last.max(after), at: inner.pages.iter().fold(None, wider) }
     }
 
     /// The runs of one series that pass, in the order they were committed.

@@ -40,6 +40,9 @@ pub enum ReadError {
     /// The writer thread is gone.
     #[error(transparent)]
     Writer(#[from] Fault),
+    /// It can't be said now.
+    #[error("{0}")]
+    Unready(&'static str),
 }
 
 impl From<rusqlite::Error> for ReadError {
@@ -95,6 +98,7 @@ impl From<ReadError> for Fault {
             ReadError::Store(store::ReadError::Open(error)) => Self::Work(error.to_string().into()),
             ReadError::Damaged(damage) => damage.into(),
             ReadError::Writer(fault) => fault,
+            ReadError::Unready(why) => Self::Work(why.into()),
         }
     }
 }

@@ -3,6 +3,8 @@
 //! A chunk is in the index from the moment it is published with a root until the receipt of the frame that carries its records away. So
 //! the cloud never takes a record for gone from the relay that it does not hold itself.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use parking_lot::Mutex;
 use rusqlite::Transaction;
 use tokio::sync::watch;
@@ -31,15 +33,17 @@ pub enum IndexChange {
 pub(crate) struct Changes {
     since: Mutex<IndexChange>,
     told: watch::Sender<u64>,
-}
-
-impl Default for Changes {
-    fn default() -> Self {
-        Self { since: Mutex::new(IndexChange::Numbers(Intervals::new())), told: watch::Sender::new(0) }
-    }
+    /// The highest number that was published.
+    last: AtomicU64,
 }
 
 impl Changes {
+    /// No changes yet; chunks up to `last` are published.
+    pub(crate) fn new(last: u64) -> Self {
+        let since = Mutex::new(IndexChange::Numbers(Intervals::new()));
+        Self { since, told: watch::Sender::new(0), last: AtomicU64::new(last) }
+    }
+
     pub(crate) fn add(&self, numbers: &Intervals) {
         let since = &mut *self.since.lock();
         if let IndexChange::Numbers(changed) = since {
@@ -49,10 +53,16 @@ impl Changes {
             }
         }
         self.told.send_modify(|times| *times += 1);
+        self.last.fetch_max(numbers.last().unwrap_or(0), Ordering::SeqCst);
     }
 
     pub(crate) fn take(&self) -> IndexChange {
         std::mem::replace(&mut *self.since.lock(), IndexChange::Numbers(Intervals::new()))
+    }
+
+    /// The highest number whose publication was told.
+    pub(crate) fn last(&self) -> u64 {
+        self.last.load(Ordering::SeqCst)
     }
 
     pub(crate) fn watch(&self) -> watch::Receiver<u64> {

@@ -140,6 +140,12 @@ impl Outgoing {
         numbers.as_slice().iter().flat_map(|(low, high)| inner.delivered.missing(*low, *high)).collect()
     }
 
+    /// All pages that the cloud has not confirmed.
+    pub(crate) fn all_undelivered(&self) -> Intervals {
+        let inner = self.inner.lock();
+        inner.delivered.missing(1, inner.last).into_iter().collect()
+    }
+
     /// Whether the cloud has confirmed a page from `from` on.
     pub(crate) fn has_delivered_from(&self, from: u64) -> bool {
         self.inner.lock().delivered.last().is_some_and(|last| last >= from)

@@ -151,7 +151,7 @@ pub(crate) fn recover(connection: &mut Connection, options: Options) -> Result<O
         buffer,
         outgoing,
         gauges,
-        index: Changes::default(),
+        index: Changes::new(marks.chunks_published.cast_unsigned()),
         conflicts: 0.into(),
     };
     Ok(Opened { shared, start, secret, last_outgoing, recovered })

@@ -7,6 +7,7 @@
 //! up/{relay}/reply   [1, relay epoch uint, command uint, 0, frames intervals, records uint]
 //!                    [1, relay epoch uint, command uint, 1, reason tstr]
 //!                    [1, relay epoch uint, command uint, 2, shown]         see [`crate::statement`]
+//!                    [1, relay epoch uint, command uint, 3, frames intervals, unstated], see [`crate::unstated`]
 //! ```
 //!
 //! A page states *all* chunks whose numbers lie above `after` and not above `through`. So an addition, a deletion and a repetition are
@@ -22,6 +23,7 @@ use crate::ids::{Epoch, Series};
 use crate::intervals::Intervals;
 use crate::record::At;
 use crate::statement::Shown;
+use crate::unstated::Unstated;
 use crate::uplink::NUMBER_MAX;
 
 /// Entries of one page, at most.
@@ -256,6 +258,13 @@ pub enum Outcome {
     },
     /// The record that was asked about, with its way to the chunk's root. The relay keeps it.
     Shown(Box<Shown>),
+    /// What the relay holds, or has under way, and the index does not name.
+    Unstated {
+        /// Frames that had no receipt when the reply was made.
+        frames: Intervals,
+        /// The rest.
+        unstated: Unstated,
+    },
 }
 
 impl Reply {
@@ -279,6 +288,7 @@ impl Reply {
                 Outcome::Failed { reason: reason.to_owned() }
             }
             (2, 5) => Outcome::Shown(Box::new(Shown::read(&mut r)?)),
+            (3, 6) => Outcome::Unstated { frames: Intervals::decode(&mut r)?, unstated: Unstated::read(&mut r)? },
             _ => return Err(Fault::Rule { field: "reply", rule: "is of an unknown kind" }),
         };
         r.end()?;
@@ -289,7 +299,7 @@ impl Reply {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        put_array(&mut out, if matches!(self.outcome, Outcome::Done { .. }) { 6 } else { 5 });
+        put_array(&mut out, if matches!(self.outcome, Outcome::Done { .. } | Outcome::Unstated { .. }) { 6 } else { 5 });
         put_uint(&mut out, 1);
         put_uint(&mut out, self.relay_epoch.0);
         put_uint(&mut out, self.command);
@@ -306,6 +316,11 @@ impl Reply {
             Outcome::Shown(shown) => {
                 put_uint(&mut out, 2);
                 shown.write(&mut out);
+            }
+            Outcome::Unstated { frames, unstated } => {
+                put_uint(&mut out, 3);
+                frames.encode(&mut out);
+                unstated.write(&mut out);
             }
         }
         out

@@ -24,6 +24,7 @@ pub mod state;
 pub mod statement;
 pub mod system;
 pub mod topics;
+pub mod unstated;
 pub mod uplink;
 
 pub use cbor::Fault;
@@ -34,4 +35,5 @@ pub use intervals::Intervals;
 pub use record::{At, Operation, Record, RecordView};
 pub use statement::{Shown, Statement};
 pub use topics::Topic;
+pub use unstated::Unstated;
 pub use uplink::{Announcement, Command, Receipt, UpFrame};

@@ -193,6 +193,17 @@ pub enum Command {
         /// The record.
         key: RecordKey,
     },
+    /// Say what the storage area holds that the index does not name, see [`crate::unstated`].
+    Unstated {
+        /// Number of the command; the reply repeats it.
+        id: u64,
+        /// The relay's database as far as the cloud knows it.
+        relay_epoch: Epoch,
+        /// The open segment that the cloud knows something of.
+        segment: u64,
+        /// Series that came into it with pages up to this one are known.
+        after: u64,
+    },
 }
 
 impl Command {
@@ -227,6 +238,7 @@ impl Command {
                 Self::Index { id, stretches }
             }
             (3, 7) => Self::Prove { id, chunk: r.uint()?, key: read_key(&mut r)? },
+            (4, 6) => Self::Unstated { id, relay_epoch: Epoch(r.uint()?), segment: r.uint()?, after: r.uint()? },
             _ => return Err(Fault::Rule { field: "command", rule: "is of an unknown kind" }),
         };
         r.end()?;
@@ -271,6 +283,12 @@ impl Command {
                 put_uint(&mut out, *chunk);
                 write_key(key, &mut out);
             }
+            Self::Unstated { id, relay_epoch, segment, after } => {
+                put_array(&mut out, 6);
+                for number in [1, *id, 4, relay_epoch.0, *segment, *after] {
+                    put_uint(&mut out, number);
+                }
+            }
         }
         out
     }
@@ -311,6 +329,7 @@ mod tests {
             Command::Pull { id: 5, series: "a/b/c".parse().unwrap(), from: 0, to: 9 },
             Command::Index { id: 6, stretches },
             Command::Prove { id: 7, chunk: 12, key: "a/b/c@9f.3".parse().unwrap() },
+            Command::Unstated { id: 7, relay_epoch: Epoch(3), segment: 4, after: 9 },
         ] {
             assert_eq!(Command::parse(&command.encode()), Ok(command));
         }

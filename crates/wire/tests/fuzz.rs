@@ -10,7 +10,7 @@ use wire::group::{Heartbeat, Lease, TermLimits};
 use wire::index::{Index, IndexEntry, Outcome, Reply, Stretch};
 use wire::{
     ChunkHeader, Command, Epoch, EpochSecret, FrameView, Intervals, Operation, Receipt, Record, RecordKey, RunBuilder, RunView,
-    Shown, Statement, Topic, UpFrame, encode_frame, packed,
+    Shown, Statement, Topic, Unstated, UpFrame, encode_frame, packed,
 };
 
 fn run(series: &str, first: u64, count: u64) -> Vec<u8> {
@@ -117,6 +117,15 @@ fn c4_fuzzed_words_of_relays_and_the_cloud_have_one_spelling() {
         seqs: Intervals::of(1, 2),
         root: [7; 32],
     };
+    let unstated = Unstated {
+        segment: 4,
+        after: 5,
+        through: 9,
+        more: false,
+        at: Some((-3, 8)),
+        series: vec!["a/b/c".parse().unwrap()],
+        rootless: vec!["a/b/d".parse().unwrap()],
+    };
     let until = TermLimits { time: Duration::from_secs(9), bytes: 1, frames: 300 };
     let sound = IndexEntry { at_min: 4, ..entry.clone() };
     let statement = Statement::of("relay-1".parse().unwrap(), Epoch(3), 1_451_606_400_000_000_000, &sound);
@@ -159,6 +168,9 @@ fn c4_fuzzed_words_of_relays_and_the_cloud_have_one_spelling() {
         Command::Prove { id: 7, chunk: 12, key: "a/b/c@9f.3".parse().unwrap() }.encode(),
         Reply { relay_epoch: Epoch(3), command: 8, outcome: Outcome::Shown(Box::new(shown)) }.encode(),
         encoded(&statement),
+        Command::Unstated { id: 7, relay_epoch: Epoch(3), segment: 4, after: 9 }.encode(),
+        Reply { relay_epoch: Epoch(3), command: 8, outcome: Outcome::Unstated { frames: Intervals::of(4, 9), unstated } }
+            .encode(),
         Receipt { relay_epoch: Epoch(3), numbers: [(1, 4), (9, 9)].into_iter().collect() }.encode(),
     ];
     fuzz(&seeds, |bytes| {

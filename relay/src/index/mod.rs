@@ -4,6 +4,7 @@
 //! arrive is said again; a connection that ends makes everything before it void, because the next one begins with sums.
 
 mod agenda;
+mod progress;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use wire::uplink::NUMBER_MAX;
 use crate::metrics::{Metrics, Said};
 use crate::outlet::Outlet;
 use agenda::{Agenda, Next};
+pub(crate) use progress::Progress;
 
 /// Entries of a stretch that has a sum, and of a page, at most.
 const STRETCH_ENTRIES: usize = 1_024;
@@ -36,13 +38,14 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 
 /// Stretches that the cloud asks for. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Asked(Arc<(Mutex<Intervals>, Notify)>);
+pub(crate) struct Asked(Arc<(Mutex<(Intervals, u64)>, Notify)>);
 
 impl Asked {
     pub(crate) fn add(&self, numbers: Intervals) {
         let (asked, told) = &*self.0;
         // Bounded: each command names a few thousand stretches, and what was asked twice is one.
-        let mut asked = asked.lock();
+        let (asked, times) = &mut *asked.lock();
+        *times += 1;
         asked.extend(&numbers);
         if asked.as_slice().len() > STRETCHES_MAX {
             *asked = Intervals::of(1, NUMBER_MAX);
@@ -50,12 +53,20 @@ impl Asked {
         told.notify_one();
     }
 
-    async fn take(&self) -> Intervals {
+    /// How often something was asked for.
+    pub(crate) fn times(&self) -> u64 {
+        self.0.0.lock().1
+    }
+
+    /// What is asked for, and how often that was.
+    async fn take(&self) -> (Intervals, u64) {
         let (asked, told) = &*self.0;
         loop {
-            let taken = std::mem::take(&mut *asked.lock());
-            if !taken.is_empty() {
-                return taken;
+            {
+                let (asked, times) = &mut *asked.lock();
+                if !asked.is_empty() {
+                    return (std::mem::take(asked), *times);
+                }
             }
             told.notified().await;
         }
@@ -67,6 +78,8 @@ pub(crate) struct Sender {
     pub(crate) archive: Archive,
     pub(crate) outlet: Outlet,
     pub(crate) asked: Asked,
+    /// Told how far the cloud has taken what is said.
+    pub(crate) progress: Progress,
     pub(crate) metrics: Metrics,
 }
 
@@ -89,10 +102,13 @@ impl Sender {
         let mut agenda = Agenda::default();
         let mut number = 0;
         let mut pause = PAUSES.0;
+        // What changed before is in the sums of the first connection.
+        let (mut seen, mut asked_times) = (*changes.borrow_and_update(), 0);
         loop {
             let current = *connections.borrow_and_update();
             if current != number {
                 number = current;
+                self.progress.start_over();
                 pause = PAUSES.0;
                 agenda.start_over();
                 tokio::select! {
@@ -100,17 +116,23 @@ impl Sender {
                     _ = connections.changed() => continue,
                 }
             }
-            if changes.has_changed().unwrap_or(false) {
-                changes.borrow_and_update();
-                agenda.change(&self.archive.take_index_changes());
-            }
             let next = if number > 0 { agenda.next() } else { None };
             let Some(next) = next else {
+                if number > 0 {
+                    self.progress.said(seen, asked_times);
+                }
+                // What changes while something is said comes behind it: so this moment comes again however much changes.
                 tokio::select! {
                     // Neither ends before this does.
                     _ = connections.changed() => {}
-                    _ = changes.changed() => agenda.change(&self.archive.take_index_changes()),
-                    asked = self.asked.take() => agenda.state(&asked),
+                    _ = changes.changed() => {
+                        seen = *changes.borrow_and_update();
+                        agenda.change(&self.archive.take_index_changes());
+                    }
+                    (asked, times) = self.asked.take() => {
+                        asked_times = times;
+                        agenda.state(&asked);
+                    }
                 }
                 continue;
             };

@@ -17,3 +17,4 @@ mod secrets;
 mod spill;
 mod stop;
 mod town;
+mod unstated;
