@@ -136,7 +136,8 @@ impl Courier {
         }
         self.top = Some(latest);
         self.confirm(latest, &target).await?;
-        while let Some(batch) = self.front().await? {
+        for _ in 0..limits::BATCHES_A_ROUND {
+            let Some(batch) = self.front().await? else { break };
             let (state, pause) = self.carry(&target, batch, Event::Turn).await?;
             if state != State::Mined {
                 return Ok(pause);

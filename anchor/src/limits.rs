@@ -5,6 +5,9 @@ use std::time::Duration;
 /// Chunks of one batch: its leaves are hashed and stored in one go.
 pub(crate) const BATCH_CHUNKS_MAX: usize = 65_536;
 
+/// Batches that one round writes at most: behind a long queue, too, chunks are collected and the metrics say where it stands.
+pub(crate) const BATCHES_A_ROUND: usize = 64;
+
 /// Confirmations that are counted block by block along parent hashes.
 pub(crate) const DEPTH_MAX: u64 = 256;
 

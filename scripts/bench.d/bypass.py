@@ -36,8 +36,8 @@ from brokers import Failure, free_port  # noqa: E402
 OFF, REFUSING, HUNG, FAILING, ANCHORING, UNHASHED = "off", "refusing", "hung", "failing", "anchoring", "unhashed"
 TOWN = (OFF, REFUSING, HUNG, FAILING, ANCHORING, UNHASHED)
 AGENT = (OFF, REFUSING, HUNG, FAILING, ANCHORING)
-# (what is asked, case, over which case)
-ASKED = tuple((case, OFF) for case in (REFUSING, HUNG, FAILING)) + ((ANCHORING, UNHASHED),)
+# Which case is compared with which: the chain away in each way, anchoring with all that it takes, and the digests of it alone.
+COMPARED = tuple((case, OFF) for case in (REFUSING, HUNG, FAILING)) + ((ANCHORING, UNHASHED), (OFF, UNHASHED))
 LOSS_MAX = 0.03
 
 FRAME_RECORDS, CONNECTIONS, WINDOW, SIZE = 100, 10, 20, 100
@@ -338,10 +338,10 @@ def measure(bench, chosen):
 
 
 def judge(found):
-    """Each asked ratio: its median over the rounds and its spread."""
+    """Each ratio: of the medians, and its spread over the rounds."""
     ratios = []
     for what, names in (("town", ("intake", "forwarding", "cpu", "cloud_cpu", "relay_cpu")), ("agent", ("forwarding", "cpu"))):
-        for case, over in ASKED:
+        for case, over in COMPARED:
             for name in names:
                 values, bases = found.get((what, case, name)), found.get((what, over, name))
                 if values and bases:

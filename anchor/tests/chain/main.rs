@@ -14,6 +14,7 @@ mod nonces;
 mod proofs;
 mod proxy;
 mod pruned;
+mod queue;
 mod reorg;
 mod sponsor;
 mod stated;

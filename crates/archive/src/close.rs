@@ -12,18 +12,21 @@ use wire::{At, Epoch, Record, RunView};
 
 use crate::append::Lane;
 use crate::buffer::OpenRun;
-use crate::chunk::{Builder, ChunkRow, Origin, Readings};
+use crate::chunk::{ChunkRow, Readings};
 use crate::engine::{Done, Engine, Frozen, Job, Publish};
 use crate::error::{Damage, ReadError};
 use crate::held::StateId;
 use crate::ledger;
 use crate::shared::Shared;
+use crate::workshop::{Haste, Order, Workshop};
 
 /// Counters saved in one commit.
 const SAVE_PIECE: usize = 1024;
 /// Chunks kept in one commit, and bytes.
 const CHUNKS_PIECE: usize = 256;
 const CHUNK_BYTES_PIECE: usize = 1 << 20;
+/// Segments that may wait to be closed before that takes its full share of the processors.
+const SEGMENTS_BEHIND: u64 = 3;
 /// Roots completed in one round.
 const ROOTS_PIECE: usize = 64;
 /// Above this share of the outgoing budget delivered pages are deleted early, though not more often than this.
@@ -179,31 +182,40 @@ impl Closer<'_> {
     /// Makes chunks of the pages up to `last`.
     fn build(&mut self, last: u64, closed: &mut Closed) -> Result<(), ReadError> {
         let pages = Pages::load(self.shared, self.readers, last)?;
-        let failed = |error: std::io::Error| ReadError::Writer(Fault::Work(format!("can't compress a chunk: {error}").into()));
-        let mut builder = Builder::new(self.shared.options.chunk_records_max).map_err(failed)?;
         let mut outbox = Outbox::default();
-        for series in self.shared.buffer.series_up_to(last) {
-            let name = self.shared.series.name(series).ok_or(Damage::Row("a series has no name"))?;
-            let mut runs = self.shared.buffer.runs(series, |at, _| at.page <= last);
-            // Sorting is stable: of two records under one key the one committed first comes first, and stays.
-            runs.sort_by_key(|run| (run.at.epoch, run.page.via, run.at.first_seq));
-            for group in runs.chunk_by(|one, other| (one.at.epoch, one.page.via) == (other.at.epoch, other.page.via)) {
-                let (epoch, via) = (group[0].at.epoch, group[0].page.via);
-                let (readings, others) = gather(&pages, group)?;
-                if !others.is_empty() {
-                    self.ask(Job::KeepAside(others.into_iter().map(|record| (via, record)).collect()))?;
-                }
-                let secret = self.shared.secrets.of(&name, Epoch(epoch));
-                let origin = Origin { series, name: &name, epoch, via, secret: secret.as_deref() };
-                builder.build(origin, &readings, |row| outbox.rows.push(row)).map_err(failed)?;
-                outbox.count(closed);
-                if outbox.is_full() {
-                    outbox.send(self.writer)?;
+        Workshop::open(self.shared.options.chunk_records_max, self.haste(), |workshop| {
+            for series in self.shared.buffer.series_up_to(last) {
+                let name = self.shared.series.name(series).ok_or(Damage::Row("a series has no name"))?;
+                let mut runs = self.shared.buffer.runs(series, |at, _| at.page <= last);
+                // Sorting is stable: of two records under one key the one committed first comes first, and stays.
+                runs.sort_by_key(|run| (run.at.epoch, run.page.via, run.at.first_seq));
+                for group in runs.chunk_by(|one, other| (one.at.epoch, one.page.via) == (other.at.epoch, other.page.via)) {
+                    let (epoch, via) = (group[0].at.epoch, group[0].page.via);
+                    let (readings, others) = gather(&pages, group)?;
+                    if !others.is_empty() {
+                        self.ask(Job::KeepAside(others.into_iter().map(|record| (via, record)).collect()))?;
+                    }
+                    let secret = self.shared.secrets.of(&name, Epoch(epoch));
+                    if let Some(rows) = workshop.order(Order { series, name: name.clone(), epoch, via, secret, readings })? {
+                        outbox.put(rows, closed, self.writer)?;
+                    }
                 }
             }
-        }
+            while let Some(rows) = workshop.next()? {
+                outbox.put(rows, closed, self.writer)?;
+            }
+            Ok(())
+        })?;
         outbox.send(self.writer)?;
         outbox.settle()
+    }
+
+    /// Intake goes before closing, until so much waits that it would be missed.
+    fn haste(&self) -> Haste {
+        let (total, limits) = (self.shared.gauges.buffer.total(), self.shared.options.segment);
+        let is_behind = total.records >= limits.records_max.saturating_mul(SEGMENTS_BEHIND)
+            || total.bytes >= limits.bytes_max.saturating_mul(SEGMENTS_BEHIND);
+        if is_behind { Haste::Needed } else { Haste::None }
     }
 
     /// Deletes pages in chunks and delivered ones, piece by piece.
@@ -244,6 +256,17 @@ struct Outbox {
 }
 
 impl Outbox {
+    fn put(&mut self, rows: Vec<ChunkRow>, closed: &mut Closed, writer: &Writer<Engine>) -> Result<(), ReadError> {
+        for row in rows {
+            self.rows.push(row);
+            self.count(closed);
+            if self.is_full() {
+                self.send(writer)?;
+            }
+        }
+        Ok(())
+    }
+
     fn count(&mut self, closed: &mut Closed) {
         for row in &self.rows[self.counted..] {
             closed.chunks += 1;

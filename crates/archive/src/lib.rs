@@ -42,6 +42,7 @@ mod shown;
 mod tail;
 mod view;
 mod walk;
+mod workshop;
 
 pub use append::{Append, AppendError, Appended, Appending, FrameRef, Lane};
 pub use archive::{APPEND_BYTES_MAX, Archive, Stats};

@@ -48,16 +48,14 @@ impl Archive {
                 for (low, high) in whole.iter().map(|(l, h)| (next.max(*l), high.min(*h))).filter(|(l, h)| l <= h) {
                     let held = found.range(low..=high);
                     let before = leaves.len() as u64;
-                    leaves.extend(held.map(|(seq, found)| {
-                        secret.leaf(&RecordView {
-                            series: series.as_str(),
-                            epoch,
-                            seq: *seq,
-                            at: found.at,
-                            operation: found.operation,
-                            payload: &found.payload,
-                        })
-                    }));
+                    leaves.extend(secret.leaves(held.map(|(seq, found)| RecordView {
+                        series: series.as_str(),
+                        epoch,
+                        seq: *seq,
+                        at: found.at,
+                        operation: found.operation,
+                        payload: &found.payload,
+                    })));
                     if leaves.len() as u64 - before != high - low + 1 {
                         return Ok(Rebuilt::Missing);
                     }

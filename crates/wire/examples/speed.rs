@@ -41,7 +41,9 @@ fn main() {
         (0..RECORDS as u64).map(|seq| secret.leaf(&record(seq))).fold(0, |sum, leaf| sum ^ leaf[0])
     });
 
-    let leaves: Vec<_> = (0..RECORDS as u64).map(|seq| secret.leaf(&record(seq))).collect();
+    report("leaves of many records", RECORDS, || secret.leaves((0..RECORDS as u64).map(record)));
+
+    let leaves = secret.leaves((0..RECORDS as u64).map(record));
     report("Merkle root, a leaf", RECORDS, || merkle::root(&leaves));
 
     for run_records in [1, 10, 100, RECORDS] {

@@ -5,14 +5,14 @@
 
 use std::fmt;
 
-use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest as _, Sha256};
 
-use crate::cbor::{Fault, Strict, head_bytes, put_array, put_bytes, put_int, put_text, put_uint};
+use crate::cbor::{Fault, Strict, put_array, put_bytes, put_int, put_text, put_uint};
 use crate::frame::SEQ_MAX;
 use crate::ids::{Epoch, Series};
 use crate::intervals::Intervals;
 use crate::record::{At, RecordView};
+use crate::sha::{Absorbed, BLOCK_BYTES, Messages};
 
 /// A SHA-256 digest.
 pub type Digest = [u8; 32];
@@ -64,16 +64,24 @@ pub fn from_hex<const N: usize>(text: &str) -> Result<[u8; N], HexFault> {
 #[derive(Clone)]
 pub struct EpochSecret {
     bytes: [u8; 32],
-    /// HMAC after the key was absorbed, so that a salt costs two compressions less.
-    keyed: Hmac<Sha256>,
+    /// HMAC after the key was absorbed, its inner and its outer hash, so that a salt costs two compressions less (RFC 2104, 4).
+    inner: Absorbed,
+    outer: Absorbed,
 }
+
+/// Records whose leaves are computed side by side: few enough for their bytes to stay in the first cache.
+const SIDE_BY_SIDE: usize = 64;
 
 impl EpochSecret {
     /// Prepares a secret.
     #[must_use]
     pub fn new(bytes: [u8; 32]) -> Self {
-        let keyed = Hmac::new_from_slice(&bytes).expect("HMAC takes a key of any length");
-        Self { bytes, keyed }
+        let keyed = |pad: u8| {
+            let mut block = [pad; BLOCK_BYTES];
+            block.iter_mut().zip(bytes).for_each(|(padded, byte)| *padded ^= byte);
+            Absorbed::NOTHING.and(&block)
+        };
+        Self { bytes, inner: keyed(0x36), outer: keyed(0x5c) }
     }
 
     /// The secret itself, to be stored or announced, and for nothing else.
@@ -85,22 +93,51 @@ impl EpochSecret {
     /// The record's salt: the first 16 bytes of HMAC-SHA-256 of its key's text.
     #[must_use]
     pub fn salt(&self, record: &RecordView<'_>) -> Salt {
-        let mut place = Place::new();
-        place.push_hex(record.epoch.0);
-        place.push_decimal(record.seq);
-        let mut mac = self.keyed.clone();
-        mac.update(record.series.as_bytes());
-        mac.update(place.as_bytes());
-        let tag = mac.finalize().into_bytes();
         let mut salt = Salt::default();
-        salt.copy_from_slice(&tag[..16]);
+        self.salts(&[*record], &mut Messages::behind(self.inner), &mut Messages::behind(self.outer), |found| salt = found);
         salt
+    }
+
+    fn salts(&self, records: &[RecordView<'_>], inner: &mut Messages, outer: &mut Messages, mut take: impl FnMut(Salt)) {
+        for record in records {
+            inner.push(|out| put_key(out, record));
+        }
+        inner.drain(|digest| outer.push(|out| out.extend_from_slice(&digest)));
+        outer.drain(|tag| {
+            let mut salt = Salt::default();
+            salt.copy_from_slice(&tag[..16]);
+            take(salt);
+        });
     }
 
     /// The record's leaf under its own salt.
     #[must_use]
     pub fn leaf(&self, record: &RecordView<'_>) -> Digest {
         leaf(record, &self.salt(record))
+    }
+
+    /// The leaves of many records, each under its own salt: the same as [`EpochSecret::leaf`] of each, and much quicker.
+    #[must_use]
+    pub fn leaves<'r>(&self, records: impl IntoIterator<Item = RecordView<'r>>) -> Vec<Digest> {
+        let mut records = records.into_iter();
+        let mut leaves = Vec::with_capacity(records.size_hint().0);
+        let (mut inner, mut outer) = (Messages::behind(self.inner), Messages::behind(self.outer));
+        let mut whole = Messages::behind(Absorbed::NOTHING);
+        let mut piece = Vec::with_capacity(SIDE_BY_SIDE);
+        loop {
+            piece.clear();
+            piece.extend(records.by_ref().take(SIDE_BY_SIDE));
+            if piece.is_empty() {
+                return leaves;
+            }
+            let mut salted = piece.iter();
+            self.salts(&piece, &mut inner, &mut outer, |salt| {
+                if let Some(record) = salted.next() {
+                    whole.push(|out| put_leaf(out, record, &salt));
+                }
+            });
+            whole.drain(|leaf| leaves.push(leaf));
+        }
     }
 }
 
@@ -118,46 +155,20 @@ impl fmt::Debug for EpochSecret {
     }
 }
 
-/// The `@{epoch}.{seq}` at the end of a record key's text, without a heap allocation.
-struct Place {
-    text: [u8; Self::BYTES_MAX],
-    used: usize,
-}
-
-impl Place {
-    /// `@`, 16 hex digits, `.`, 20 decimal digits.
-    const BYTES_MAX: usize = 38;
-
-    fn new() -> Self {
-        Self { text: [0; Self::BYTES_MAX], used: 0 }
-    }
-
-    fn push(&mut self, byte: u8) {
-        self.text[self.used] = byte;
-        self.used += 1;
-    }
-
-    fn push_hex(&mut self, value: u64) {
-        self.push(b'@');
-        let digits = (64 - value.leading_zeros()).div_ceil(4).max(1);
-        for digit in (0..digits).rev() {
-            self.push(b"0123456789abcdef"[(value >> (4 * digit) & 15) as usize]);
-        }
-    }
-
-    fn push_decimal(&mut self, value: u64) {
-        self.push(b'.');
-        let (start, digits) = (self.used, value.checked_ilog10().unwrap_or(0) as usize + 1);
-        self.used += digits;
-        let mut left = value;
-        for byte in self.text[start..self.used].iter_mut().rev() {
-            *byte = b'0' + (left % 10) as u8;
-            left /= 10;
-        }
-    }
-
-    fn as_bytes(&self) -> &[u8] {
-        &self.text[..self.used]
+/// Writes a record key's text, `{series}@{epoch}.{seq}`, as its `Display` does, without its machinery.
+fn put_key(out: &mut Vec<u8>, record: &RecordView<'_>) {
+    out.extend_from_slice(record.series.as_bytes());
+    out.push(b'@');
+    let epoch = record.epoch.0;
+    let digits = (64 - epoch.leading_zeros()).div_ceil(4).max(1);
+    out.extend((0..digits).rev().map(|digit| b"0123456789abcdef"[(epoch >> (4 * digit) & 15) as usize]));
+    out.push(b'.');
+    let start = out.len();
+    out.resize(start + record.seq.checked_ilog10().unwrap_or(0) as usize + 1, 0);
+    let mut left = record.seq;
+    for byte in out[start..].iter_mut().rev() {
+        *byte = b'0' + (left % 10) as u8;
+        left /= 10;
     }
 }
 
@@ -165,39 +176,23 @@ impl Place {
 /// `[series, epoch, seq, at, operation, payload]`.
 #[must_use]
 pub fn leaf(record: &RecordView<'_>, salt: &Salt) -> Digest {
-    let mut hasher = Sha256::new();
-    hasher.update(RECORD_DOMAIN);
-    hasher.update(salt);
-    absorb_head(&mut hasher, 4, 6);
-    absorb_head(&mut hasher, 3, record.series.len() as u64);
-    hasher.update(record.series.as_bytes());
-    absorb_head(&mut hasher, 0, record.epoch.0);
-    absorb_head(&mut hasher, 0, record.seq);
-    match u64::try_from(record.at) {
-        Ok(at) => absorb_head(&mut hasher, 0, at),
-        Err(_) => absorb_head(&mut hasher, 1, !record.at as u64),
-    }
-    absorb_head(&mut hasher, 0, record.operation.code());
-    absorb_head(&mut hasher, 2, record.payload.len() as u64);
-    hasher.update(record.payload);
-    hasher.finalize().into()
+    let mut whole = Messages::behind(Absorbed::NOTHING);
+    whole.push(|out| put_leaf(out, record, salt));
+    let mut digest = Digest::default();
+    whole.drain(|leaf| digest = leaf);
+    digest
 }
 
-/// Hashes the shortest head of a CBOR item.
-fn absorb_head(hasher: &mut Sha256, major: u8, argument: u64) {
-    let mut head = [0u8; 9];
-    let bytes = head_bytes(argument);
-    let additional = match bytes {
-        1 => argument as u8,
-        2 => 24,
-        3 => 25,
-        5 => 26,
-        _ => 27,
-    };
-    let wide = argument.to_be_bytes();
-    head[0] = major << 5 | additional;
-    head[1..bytes].copy_from_slice(&wide[9 - bytes..]);
-    hasher.update(&head[..bytes]);
+fn put_leaf(out: &mut Vec<u8>, record: &RecordView<'_>, salt: &Salt) {
+    out.extend_from_slice(RECORD_DOMAIN);
+    out.extend_from_slice(salt);
+    put_array(out, 6);
+    put_text(out, record.series);
+    put_uint(out, record.epoch.0);
+    put_uint(out, record.seq);
+    put_int(out, record.at);
+    put_uint(out, record.operation.code());
+    put_bytes(out, record.payload);
 }
 
 /// What is known of a chunk without opening it: the leaf of a batch, and an entry of the index.

@@ -20,6 +20,7 @@ pub mod merkle;
 pub mod openadr;
 pub mod packed;
 pub mod record;
+mod sha;
 pub mod state;
 pub mod statement;
 pub mod system;

@@ -4,19 +4,15 @@
 //! that an inner node can never pass for a leaf. The tree is built level by level and an odd node moves up as it is,
 //! which is the tree that the RFC defines by splitting at the largest power of two.
 
-use sha2::block_api::compress256;
 use sha2::{Digest as _, Sha256};
 
 use crate::digest::Digest;
+use crate::sha::Absorbed;
 
 /// The root of no leaves at all: the SHA-256 of nothing.
 fn root_of_nothing() -> Digest {
     Sha256::digest(b"").into()
 }
-
-/// The state in which SHA-256 begins (FIPS 180-4, 5.3.3).
-const SHA256_START: [u32; 8] =
-    [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
 /// The node above `left` and `right`.
 ///
@@ -32,13 +28,7 @@ pub fn node(left: &Digest, right: &Digest) -> Digest {
     second[0] = right[31];
     second[1] = 0x80;
     second[62..].copy_from_slice(&INPUT_BITS.to_be_bytes());
-    let mut state = SHA256_START;
-    compress256(&mut state, &blocks);
-    let mut digest = Digest::default();
-    for (bytes, word) in digest.as_chunks_mut::<4>().0.iter_mut().zip(state) {
-        *bytes = word.to_be_bytes();
-    }
-    digest
+    Absorbed::NOTHING.finish(&blocks)
 }
 
 /// Replaces the first `width` nodes by the level above them and says how many those are.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use store::Fault;
 use store::rusqlite::{Transaction, params};
-use wire::{Operation, RecordView, RunBuilder, Series};
+use wire::{Operation, RunBuilder, RunView, Series};
 
 use super::desk::Desk;
 use crate::limits::{RUN_BYTES_MAX, RUN_RECORDS_MAX};
@@ -25,7 +25,6 @@ struct OpenRow {
     at_min: i64,
     at_max: i64,
     cost: u64,
-    leaves: Vec<u8>,
 }
 
 impl Taking {
@@ -41,14 +40,6 @@ impl Taking {
         row.at_min = row.at_min.min(reading.at());
         row.at_max = row.at_max.max(reading.at());
         row.cost += reading.cost();
-        row.leaves.extend_from_slice(&desk.origin.secret.leaf(&RecordView {
-            series: reading.series().as_str(),
-            epoch: desk.origin.epoch,
-            seq,
-            at: reading.at(),
-            operation: reading.operation(),
-            payload: reading.payload(),
-        }));
         Ok(())
     }
 
@@ -79,7 +70,7 @@ impl Taking {
 impl OpenRow {
     fn new(series: i64, first_seq: u64, reading: &Reading) -> Self {
         let run = RunBuilder::new(reading.series().clone(), reading.operation());
-        Self { series, first_seq, run, at_min: reading.at(), at_max: reading.at(), cost: 0, leaves: Vec::new() }
+        Self { series, first_seq, run, at_min: reading.at(), at_max: reading.at(), cost: 0 }
     }
 
     fn is_closed_to(&self, operation: Operation) -> bool {
@@ -88,6 +79,11 @@ impl OpenRow {
 
     fn write(self, desk: &mut Desk, tx: &Transaction<'_>) -> Result<(), Fault> {
         let count = self.run.len();
+        let mut run = Vec::new();
+        self.run.write(desk.origin.epoch, self.first_seq, &mut run);
+        // From what is kept, not from what came: a digest of something else would be the worst that could be anchored.
+        let (view, _) = RunView::parse(&run).map_err(|fault| Fault::Work(fault.to_string().into()))?;
+        let leaves = desk.origin.secret.leaves(view.records());
         tx.prepare_cached(
             "INSERT INTO outbox (series, operation, seq_first, seq_last, at_min, at_max, state, cost, leaves, since)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
@@ -101,12 +97,10 @@ impl OpenRow {
             self.at_max,
             State::Pending.code(),
             self.cost.cast_signed(),
-            self.leaves,
+            leaves.as_flattened(),
             desk.now,
         ])?;
         let id = tx.last_insert_rowid();
-        let mut run = Vec::new();
-        self.run.write(desk.origin.epoch, self.first_seq, &mut run);
         tx.prepare_cached("INSERT INTO bodies (id, run) VALUES (?1, ?2)")?.execute(params![id, run])?;
         let progress = desk.progress();
         progress.taken += count;

@@ -76,5 +76,5 @@ impl Builder {
 
 /// The leaves of a chunk, in order.
 pub(crate) fn leaves_of(readings: &Readings, series: &str, epoch: Epoch, secret: &EpochSecret) -> Vec<Digest> {
-    (0..readings.len()).map(|index| secret.leaf(&readings.view(series, epoch, index))).collect()
+    secret.leaves((0..readings.len()).map(|index| readings.view(series, epoch, index)))
 }
