@@ -9,9 +9,9 @@ import sys
 import brokers
 from brokers import Failure
 
-ALL = ("acks", "one", "chain", "group", "idle", "query", "size", "backlog")
+ALL = ("acks", "one", "chain", "group", "idle", "query", "size", "backlog", "bypass")
 # What needs no rounds: once is enough.
-ONCE = ("idle", "query", "size", "backlog")
+ONCE = ("idle", "query", "size", "backlog", "bypass")
 SIZE = 100
 WINDOW = 200
 # Turns of disk and relay in one round.
@@ -227,6 +227,14 @@ def _backlog(yard, _chosen, results):
         report = json.loads(found)
         results.add("backlog.live_p99_ms", report["live_p99_ms"])
         results.add("backlog.drained", report["drained_records_per_second"])
+
+
+def _bypass(yard, _chosen, results):
+    """What anchoring takes from intake and forwarding, with the chain away, and with it there."""
+    script = pathlib.Path(__file__).resolve().parent / "bypass.py"
+    found = _said(yard, results, "bypass", [sys.executable, script, "--json", "--binaries", yard.binaries])
+    for one in json.loads(found)["ratios"] if found else ():
+        results.add(f"bypass.{one['what']}.{one['name']}.{one['case']}_over_{one['over']}", one["ratio"])
 
 
 def _said(yard, results, name, command):

@@ -26,6 +26,13 @@ TARGETS = (
     ("archive of the data set, segments of an hour, against rows", "size.hour.times_smaller", None, AT_LEAST, 10, "x smaller"),
     ("p99 of 2,000 live readings/s while a million late ones drain", "backlog.live_p99_ms", None, AT_MOST, 250, "ms"),
     ("late readings drained a second meanwhile", "backlog.drained", None, AT_LEAST, 100_000, "records/s"),
+    ("chain refusing: records taken a second against no anchoring", "bypass.town.intake.refusing_over_off", None, AT_LEAST, 0.97, "x"),
+    ("chain refusing: records through the cloud a second", "bypass.town.forwarding.refusing_over_off", None, AT_LEAST, 0.97, "x"),
+    ("chain hung: records taken a second", "bypass.town.intake.hung_over_off", None, AT_LEAST, 0.97, "x"),
+    ("chain hung: records through the cloud a second", "bypass.town.forwarding.hung_over_off", None, AT_LEAST, 0.97, "x"),
+    ("chain failing: records taken a second", "bypass.town.intake.failing_over_off", None, AT_LEAST, 0.97, "x"),
+    ("chain failing: records through the cloud a second", "bypass.town.forwarding.failing_over_off", None, AT_LEAST, 0.97, "x"),
+    ("hashing, batching, anchoring: records taken a second against none", "bypass.town.intake.anchoring_over_unhashed", None, AT_LEAST, 0.97, "x"),
     ("resident memory of an idle connection", "idle.forebay.bytes", None, AT_MOST, 15 * 1024, "bytes"),
 )
 

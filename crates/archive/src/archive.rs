@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -45,6 +45,8 @@ pub(crate) struct Inner {
     outgoing: watch::Receiver<u64>,
     visible: watch::Receiver<u64>,
     upkeep: Mutex<Upkeep>,
+    /// How many wait for `upkeep`.
+    upkeep_wanted: AtomicUsize,
     path: PathBuf,
     _lock: Lock,
 }
@@ -102,7 +104,18 @@ impl Archive {
         let engine = Engine::new(shared.clone(), start, announce, show);
         let writer = Writer::spawn("archive", connection, engine, options.writer)?;
         let readers = Readers::new(path.clone(), options.database.clone(), options.readers_max);
-        let inner = Inner { writer, readers, shared, secret, outgoing, visible, upkeep: Mutex::default(), path, _lock: lock };
+        let inner = Inner {
+            writer,
+            readers,
+            shared,
+            secret,
+            outgoing,
+            visible,
+            upkeep: Mutex::default(),
+            upkeep_wanted: AtomicUsize::new(0),
+            path,
+            _lock: lock,
+        };
         Ok((Self { inner: Arc::new(inner) }, recovered))
     }
 
@@ -265,8 +278,16 @@ impl Archive {
 
     pub(crate) fn closer<T>(&self, work: impl FnOnce(&mut Closer<'_>) -> Result<T, ReadError>) -> Result<T, ReadError> {
         let inner = &*self.inner;
+        inner.upkeep_wanted.fetch_add(1, Ordering::Relaxed);
         let mut upkeep = inner.upkeep.lock();
-        work(&mut Closer { shared: &inner.shared, writer: &inner.writer, readers: &inner.readers, upkeep: &mut upkeep })
+        inner.upkeep_wanted.fetch_sub(1, Ordering::Relaxed);
+        work(&mut Closer {
+            shared: &inner.shared,
+            writer: &inner.writer,
+            readers: &inner.readers,
+            upkeep: &mut upkeep,
+            wanted: &inner.upkeep_wanted,
+        })
     }
 
     /// Totals.

@@ -4,6 +4,8 @@
 //! their acknowledgement.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,8 +27,6 @@ const SAVE_PIECE: usize = 1024;
 /// Chunks kept in one commit, and bytes.
 const CHUNKS_PIECE: usize = 256;
 const CHUNK_BYTES_PIECE: usize = 1 << 20;
-/// Segments that may wait to be closed before that takes its full share of the processors.
-const SEGMENTS_BEHIND: u64 = 3;
 /// Roots completed in one round.
 const ROOTS_PIECE: usize = 64;
 /// Above this share of the outgoing budget delivered pages are deleted early, though not more often than this.
@@ -66,6 +66,8 @@ pub(crate) struct Closer<'a> {
     pub(crate) writer: &'a Writer<Engine>,
     pub(crate) readers: &'a Readers,
     pub(crate) upkeep: &'a mut Upkeep,
+    /// How many wait for this to end.
+    pub(crate) wanted: &'a AtomicUsize,
 }
 
 impl Closer<'_> {
@@ -183,7 +185,12 @@ impl Closer<'_> {
     fn build(&mut self, last: u64, closed: &mut Closed) -> Result<(), ReadError> {
         let pages = Pages::load(self.shared, self.readers, last)?;
         let mut outbox = Outbox::default();
-        Workshop::open(self.shared.options.chunk_records_max, self.haste(), |workshop| {
+        let haste = || match self.wanted.load(Ordering::Relaxed) {
+            0 => Haste::of(self.shared.gauges.buffer.total(), &self.shared.options.segment),
+            _ => Haste::Needed,
+        };
+        thread::scope(|scope| {
+            let mut workshop = Workshop::open(scope, self.shared.options.chunk_records_max, haste())?;
             for series in self.shared.buffer.series_up_to(last) {
                 let name = self.shared.series.name(series).ok_or(Damage::Row("a series has no name"))?;
                 let mut runs = self.shared.buffer.runs(series, |at, _| at.page <= last);
@@ -195,27 +202,19 @@ impl Closer<'_> {
                     if !others.is_empty() {
                         self.ask(Job::KeepAside(others.into_iter().map(|record| (via, record)).collect()))?;
                     }
+                    outbox.put(workshop.hurry(haste())?, closed, self.writer)?;
                     let secret = self.shared.secrets.of(&name, Epoch(epoch));
-                    if let Some(rows) = workshop.order(Order { series, name: name.clone(), epoch, via, secret, readings })? {
-                        outbox.put(rows, closed, self.writer)?;
-                    }
+                    let order = Order { series, name: name.clone(), epoch, via, secret, readings };
+                    outbox.put(workshop.order(order)?.unwrap_or_default(), closed, self.writer)?;
                 }
             }
             while let Some(rows) = workshop.next()? {
                 outbox.put(rows, closed, self.writer)?;
             }
-            Ok(())
+            Ok::<_, ReadError>(())
         })?;
         outbox.send(self.writer)?;
         outbox.settle()
-    }
-
-    /// Intake goes before closing, until so much waits that it would be missed.
-    fn haste(&self) -> Haste {
-        let (total, limits) = (self.shared.gauges.buffer.total(), self.shared.options.segment);
-        let is_behind = total.records >= limits.records_max.saturating_mul(SEGMENTS_BEHIND)
-            || total.bytes >= limits.bytes_max.saturating_mul(SEGMENTS_BEHIND);
-        if is_behind { Haste::Needed } else { Haste::None }
     }
 
     /// Deletes pages in chunks and delivered ones, piece by piece.
