@@ -1,13 +1,15 @@
 //! `forebay verify`: is this proof true? Needs the file and the address of a chain node, nothing else.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anchor::verify::{Depth, Options, Shown, Verified, VerifyError};
+use anchor::verify::{Believed, Depth, Options, Shown, Verified, VerifyError};
 use anchor::{Address, PROOF_BYTES_MAX};
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use chassis::Exit;
-use wire::digest::to_hex;
+use wire::Digest;
+use wire::digest::{from_hex, to_hex};
 
 use crate::host;
 
@@ -24,6 +26,10 @@ pub(crate) struct Args {
     /// The account whose key must have made the root; where an anchor service wrote it, that is not the one that wrote.
     #[arg(long, value_name = "ADDRESS")]
     signer: Option<Address>,
+    /// The hash of a block of the chain that you know from elsewhere. Then the node is believed nothing: the batch must be in that block, or
+    /// in the contract's state at it, for which a proof made with --up-to-head is needed as soon as other batches follow.
+    #[arg(long, value_name = "HASH", value_parser = block_hash, conflicts_with = "depth")]
+    block_hash: Option<Digest>,
     /// Accept a batch that so many blocks follow, where the chain knows no finality.
     #[arg(long, value_name = "BLOCKS")]
     depth: Option<u64>,
@@ -36,10 +42,11 @@ pub(crate) struct Args {
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
-    let options = Options { submitter: args.submitter, signer: args.signer, depth: args.depth, timeout: TIMEOUT };
+    let options =
+        Options { submitter: args.submitter, signer: args.signer, depth: args.depth, block: args.block_hash, timeout: TIMEOUT };
     match host::runtime()?.block_on(check(&args.file, &args.rpc, &options))? {
         Ok(verified) => {
-            host::print(&if args.json { format!("{}\n", json(&verified)) } else { text(&verified) })?;
+            host::print(&if args.json { format!("{}\n", json(&verified)) } else { text(&verified, &args.rpc) })?;
             Ok(Exit::Ok)
         }
         Err(error) => {
@@ -55,9 +62,10 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
 
 /// Reads a proof and verifies it. The outer error: the file can't be read.
 pub(crate) async fn check(file: &Path, rpc: &str, options: &Options) -> anyhow::Result<Result<Verified, VerifyError>> {
-    let size = std::fs::metadata(file).with_context(|| file.display().to_string())?.len();
-    ensure!(size <= PROOF_BYTES_MAX as u64, "{}: {size} bytes are too many for a proof", file.display());
-    let bytes = std::fs::read(file).with_context(|| file.display().to_string())?;
+    let opened = std::fs::File::open(file).with_context(|| file.display().to_string())?;
+    // Whatever the file is: no more is read than what is too much.
+    let mut bytes = Vec::new();
+    opened.take(PROOF_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).with_context(|| file.display().to_string())?;
     Ok(anchor::verify_file(&bytes, rpc, options).await)
 }
 
@@ -65,10 +73,32 @@ fn depth(depth: Depth) -> String {
     match depth {
         Depth::Finalized => "final".to_owned(),
         Depth::Blocks(blocks) => format!("{blocks} blocks deep"),
+        Depth::Known => "the one that you know".to_owned(),
     }
 }
 
-fn text(verified: &Verified) -> String {
+fn block_hash(text: &str) -> Result<Digest, String> {
+    let digits = text.strip_prefix("0x").unwrap_or(text).to_ascii_lowercase();
+    from_hex(&digits).map_err(|_| "expected the 64 hex digits of a block's hash".to_owned())
+}
+
+/// What the answer rests on, beside arithmetic.
+fn believed(verified: &Verified, rpc: &str) -> String {
+    let (number, hash) = (verified.block_number, to_hex(&verified.block_hash));
+    match &verified.believed {
+        Believed::Nothing => {
+            format!("nothing of what {rpc} says: all was computed from the hash of block {number} that you know")
+        }
+        Believed::Block => format!(
+            "{rpc}, that block {number} with hash 0x{hash} is on the chain and {}; all else was computed from that hash. Compare it \
+             elsewhere, or give one that you know with --block-hash",
+            depth(verified.depth)
+        ),
+        Believed::Node { why } => format!("{rpc}, in all that it says about block {number}; it could not be computed: {why}"),
+    }
+}
+
+fn text(verified: &Verified, rpc: &str) -> String {
     let record = &verified.record;
     let demanded = if verified.submitter_demanded { "as demanded" } else { "compare it with the account that you trust" };
     [
@@ -97,16 +127,17 @@ fn text(verified: &Verified) -> String {
         match verified.shown {
             Shown::Log => format!("  transaction 0x{}", to_hex(&verified.tx)),
             Shown::State => format!(
-                "  transaction 0x{}, by the proof's word: the node has no receipt; the contract's state commits to the batch",
+                "  transaction 0x{}, by the proof's word: the contract's state commits to the batch",
                 to_hex(&verified.tx)
             ),
         },
         format!(
-            "  block       {} ({}), {} seconds since 1970\n",
+            "  block       {} ({}), {} seconds since 1970",
             verified.block_number,
             depth(verified.depth),
             verified.block_time
         ),
+        format!("  believed    {}\n", believed(verified, rpc)),
     ]
     .join("\n")
 }
@@ -127,6 +158,8 @@ fn json(verified: &Verified) -> serde_json::Value {
         "contract": verified.contract.to_string(),
         "transaction": format!("0x{}", to_hex(&verified.tx)),
         "block": verified.block_number,
+        "block_hash": format!("0x{}", to_hex(&verified.block_hash)),
+        "believed": match verified.believed { Believed::Nothing => "nothing", Believed::Block => "block", Believed::Node { .. } => "node" },
         "block_time": verified.block_time,
         "depth": depth(verified.depth),
         "shown_by": match verified.shown { Shown::Log => "log", Shown::State => "state" },

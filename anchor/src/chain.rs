@@ -20,6 +20,7 @@ use wire::Digest;
 use crate::limits;
 use crate::refusal::Refusal;
 use crate::registry::{self, Entry};
+use crate::storage::Nodes;
 
 /// What a chain and the contract on it are recognised by. A development chain that starts anew has the same id, but
 /// another genesis.
@@ -44,6 +45,15 @@ pub struct Block {
     pub parent: Digest,
     /// Its time, in seconds since 1970, as its maker says.
     pub time: u64,
+}
+
+/// A block's header: what it commits to, and its hash as it is computed from its fields, whatever the node says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) block: Block,
+    pub(crate) computed: Digest,
+    pub(crate) state_root: Digest,
+    pub(crate) receipts_root: Digest,
 }
 
 /// Where a transaction was mined, and what it did.
@@ -205,6 +215,33 @@ impl Chain {
             let header = block.header();
             Block { number: header.number(), hash: *header.hash, parent: *header.parent_hash(), time: header.timestamp() }
         }))
+    }
+
+    /// The header of a block.
+    pub(crate) async fn head_of_block(&self, hash: &Digest) -> Result<Option<Head>, ChainError> {
+        let block = self.provider.get_block(BlockId::hash(B256::from(*hash))).await?;
+        Ok(block.map(|block| {
+            let header = &block.header.inner;
+            Head {
+                block: Block { number: header.number, hash: *hash, parent: *header.parent_hash, time: header.timestamp },
+                computed: *header.hash_slow(),
+                state_root: *header.state_root,
+                receipts_root: *header.receipts_root,
+            }
+        }))
+    }
+
+    /// The receipts of a block, in their order.
+    pub(crate) async fn receipts_of(&self, hash: &Digest) -> Result<Option<Vec<TransactionReceipt>>, ChainError> {
+        Ok(self.provider.get_block_receipts(BlockId::hash(B256::from(*hash))).await?)
+    }
+
+    /// What leads from a block's state root to a slot of an account's storage (EIP-1186).
+    pub(crate) async fn storage_proof(&self, account: Address, slot: &Digest, block: &Digest) -> Result<Nodes, ChainError> {
+        let asked = self.provider.get_proof(account, vec![B256::from(*slot)]);
+        let answer = asked.block_id(BlockId::hash(B256::from(*block))).await?;
+        let slot = answer.storage_proof.into_iter().next().map(|slot| slot.proof).unwrap_or_default();
+        Ok(Nodes { account: answer.account_proof, slot })
     }
 
     /// The head of a stream in the contract's state.

@@ -37,6 +37,8 @@ mod sight;
 mod signing;
 pub mod source;
 pub mod sponsor;
+mod storage;
+pub mod trie;
 pub mod verify;
 pub mod view;
 pub mod way;

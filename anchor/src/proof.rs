@@ -3,6 +3,8 @@
 //! All byte strings are lower-case hex behind `0x`, and numbers that don't fit a JavaScript number are decimal strings. One
 //! value has one spelling; unknown, missing and repeated fields are refused.
 
+mod fields;
+
 use alloy::primitives::Address;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -20,6 +22,8 @@ use crate::prove::{ProveError, Written};
 use crate::registry::Entry;
 use crate::view::LedgerView;
 
+use fields::first_wrong;
+
 /// The first version of the format; a later one is another word.
 pub const FORMAT: &str = "forebay-proof/1";
 
@@ -27,8 +31,8 @@ pub const FORMAT: &str = "forebay-proof/1";
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     /// Too large.
-    #[error("it has {0} bytes; a proof has at most {PROOF_BYTES_MAX}")]
-    Large(usize),
+    #[error("it has more than {PROOF_BYTES_MAX} bytes")]
+    Large,
     /// Not the JSON of a proof.
     #[error("it is not the JSON of a proof: {0}")]
     Json(String),
@@ -179,6 +183,10 @@ impl TransactionPart {
         self.hash.0
     }
 
+    pub(crate) fn log_index(&self) -> u64 {
+        self.log_index
+    }
+
     pub(crate) fn block_number(&self) -> u64 {
         self.block_number
     }
@@ -195,12 +203,14 @@ impl Proof {
     /// [`Malformed`] says what is wrong with it.
     pub fn parse(file: &[u8]) -> Result<Self, Malformed> {
         if file.len() > PROOF_BYTES_MAX {
-            return Err(Malformed::Large(file.len()));
+            return Err(Malformed::Large);
         }
-        let proof: Self = serde_json::from_slice(file).map_err(|fault| Malformed::Json(fault.to_string()))?;
+        let proof: Self = serde_json::from_slice(file)
+            .map_err(|fault| Malformed::Json(first_wrong(file).unwrap_or_else(|| fault.to_string())))?;
         if proof.format != FORMAT {
             return Err(Malformed::Format);
         }
+        only_objects(file)?;
         for (field, path) in [("chunk.path", &proof.chunk.path), ("batch.path", &proof.batch.path)] {
             if path.len() > PATH_NODES_MAX {
                 return Err(Malformed::Field { field, rule: "must have at most 48 nodes" });
@@ -313,11 +323,19 @@ impl Proof {
         pledge.signer(&self.chain.party).filter(|signer| *signer == Address::from(account.0))
     }
 
+    /// The stream's heads when the batch is written, and behind it each later one that the proof carries: any of them commits to it.
+    pub(crate) fn heads(&self) -> impl Iterator<Item = Digest> {
+        let first = self.batch.entry().head();
+        let later = self.later.iter().scan(first, |prev, later| {
+            *prev = Entry { prev: *prev, root: later.root.0, first_seq: later.first_seq, count: later.count }.head();
+            Some(*prev)
+        });
+        std::iter::once(first).chain(later)
+    }
+
     /// The stream's head when the batch and all later ones that the proof carries are written, and nothing else.
     pub(crate) fn last_head(&self) -> Digest {
-        self.later.iter().fold(self.batch.entry().head(), |prev, later| {
-            Entry { prev, root: later.root.0, first_seq: later.first_seq, count: later.count }.head()
-        })
+        self.heads().last().unwrap_or_default()
     }
 
     /// The file.
@@ -344,6 +362,34 @@ impl Proof {
     #[must_use]
     pub fn header(&self) -> &ChunkHeader {
         &self.chunk.header.0
+    }
+}
+
+/// Refuses arrays in place of objects, which would be read, too: one value has one spelling.
+fn only_objects(file: &[u8]) -> Result<(), Malformed> {
+    let value: serde_json::Value = serde_json::from_slice(file).map_err(|fault| Malformed::Json(fault.to_string()))?;
+    let places = [
+        ("record", "/record"),
+        ("chunk", "/chunk"),
+        ("chunk.stated", "/chunk/stated"),
+        ("batch", "/batch"),
+        ("chain", "/chain"),
+        ("chain.party", "/chain/party"),
+        ("transaction", "/transaction"),
+        ("pledge", "/pledge"),
+    ];
+    for (field, place) in places {
+        if value.pointer(place).is_some_and(serde_json::Value::is_array) {
+            return Err(Malformed::Field { field, rule: "must be an object" });
+        }
+    }
+    let later = value["later"].as_array();
+    if later.is_some_and(|later| later.iter().any(serde_json::Value::is_array)) {
+        return Err(Malformed::Field { field: "later", rule: "must be an array of objects" });
+    }
+    match value.is_object() {
+        true => Ok(()),
+        false => Err(Malformed::Field { field: "the whole", rule: "must be an object" }),
     }
 }
 

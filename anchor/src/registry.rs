@@ -129,6 +129,12 @@ pub(crate) fn logged(log: &alloy::primitives::Log) -> Option<Entry> {
     Some(Entry { prev: *event.prev, root: *event.root, first_seq: event.firstSeq, count: event.count })
 }
 
+/// The slot of the contract's storage that holds a stream's head: of the mapping `heads`, its first variable.
+pub(crate) fn head_slot(submitter: Address, stream: &Digest) -> Digest {
+    let key = keccak256((submitter, B256::from(*stream)).abi_encode());
+    *keccak256((key, B256::ZERO).abi_encode())
+}
+
 /// The call that reads a stream's head.
 pub(crate) fn head_call(submitter: Address, stream: &Digest) -> Bytes {
     abi::headOfCall { submitter, stream: B256::from(*stream) }.abi_encode().into()

@@ -1,19 +1,25 @@
 //! Verifies a proof: first what it says by itself, then that the chain says the same.
 
+mod reason;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
 use alloy::primitives::Address;
+use wire::digest::to_hex;
 use wire::{ChunkHeader, Digest, Record, Statement, merkle};
 
-use crate::chain::{AddressFault, Block, Chain, ChainError, Identity, Outcome, Written};
+use crate::chain::{Block, Chain, ChainError, Identity, Outcome, Written};
 use crate::confirm::is_below;
 use crate::content::Content;
 use crate::ledger::Target;
 use crate::limits;
 use crate::party::{Kind, Party};
-use crate::proof::{Malformed, Proof};
+use crate::proof::Proof;
 use crate::registry;
+use crate::storage::{self, Doubt};
+
+pub use reason::{Reason, VerifyError};
 
 /// How strictly to verify.
 #[derive(Debug, Clone, Copy)]
@@ -24,13 +30,16 @@ pub struct Options {
     pub signer: Option<Address>,
     /// Blocks that must follow where the chain has no finalized block at or above the proof's.
     pub depth: Option<u64>,
+    /// The hash of a block that is known from elsewhere to be of the chain. With it the node need not be believed: the batch must be in
+    /// that block, or in the contract's state at it.
+    pub block: Option<Digest>,
     /// How long one answer of the chain may take.
     pub timeout: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { submitter: None, signer: None, depth: None, timeout: Duration::from_secs(10) }
+        Self { submitter: None, signer: None, depth: None, block: None, timeout: Duration::from_secs(10) }
     }
 }
 
@@ -41,6 +50,23 @@ pub enum Depth {
     Finalized,
     /// So many blocks follow, as was asked for.
     Blocks(u64),
+    /// It is the one that was given as known, or the batch was in the contract's state there.
+    Known,
+}
+
+/// What the node had to be believed about the batch. The chain's id and first block are its word in any case: they only keep from
+/// verifying on another chain by mistake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Believed {
+    /// Nothing: everything was computed from the block hash that was given.
+    Nothing,
+    /// That the block with this hash is of the chain, and final. What it holds was computed from its hash.
+    Block,
+    /// What it says of the block and what is in it.
+    Node {
+        /// Why it could not be computed.
+        why: String,
+    },
 }
 
 /// What showed that the batch is on chain.
@@ -90,97 +116,8 @@ pub struct Verified {
     pub depth: Depth,
     /// What showed it.
     pub shown: Shown,
-}
-
-/// What a proof does not hold against.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Reason {
-    /// It is no proof.
-    #[error("the file is no proof: {0}")]
-    Malformed(#[from] Malformed),
-    /// The chunk's header is about another record.
-    #[error("the chunk's header does not fit the record: {0}")]
-    Header(&'static str),
-    /// The record is not what the chunk's root commits to.
-    #[error("the record is not in the chunk: record, salt or path was changed")]
-    Record,
-    /// The chunk is not what the batch's root commits to.
-    #[error("the chunk is not in the batch: header or path was changed")]
-    Chunk,
-    /// The stream is not the party's.
-    #[error("the stream is not that of the party")]
-    Stream,
-    /// Somebody else wrote it.
-    #[error("it was submitted by {found}, not by {demanded}")]
-    Submitter {
-        /// Who should have.
-        demanded: Address,
-        /// Who did.
-        found: Address,
-    },
-    /// Somebody else made the root.
-    #[error("its root was made by {found}, not by {demanded}")]
-    Signer {
-        /// Who should have.
-        demanded: Address,
-        /// Who did.
-        found: Address,
-    },
-    /// The signature is not that of the account.
-    #[error("the root's signature is not that of the account")]
-    Signature,
-    /// The contract is none that this program knows.
-    #[error("the contract's code is not that of AnchorRegistry")]
-    Code,
-    /// The chain is another one.
-    #[error("the chain is another one: {0}")]
-    Chain(&'static str),
-    /// The chain does not have the transaction.
-    #[error("the chain does not have the transaction")]
-    NoTransaction,
-    /// The transaction failed.
-    #[error("the transaction failed on chain")]
-    Failed,
-    /// The transaction wrote something else.
-    #[error("the transaction did not write this batch")]
-    NoLog,
-    /// The batch is on chain at another place.
-    #[error("the batch is on chain, but not in the block and at the place that the proof names")]
-    Place,
-    /// The block is not part of the chain.
-    #[error("the block is not part of the chain")]
-    Block,
-    /// The block could still vanish.
-    #[error("block {block} is not final yet (the final one is {})", finalized.map_or("unknown".to_owned(), |n| n.to_string()))]
-    NotFinal {
-        /// The block.
-        block: u64,
-        /// The newest final one.
-        finalized: Option<u64>,
-    },
-}
-
-/// Why a proof is not verified.
-#[derive(Debug, thiserror::Error)]
-pub enum VerifyError {
-    /// It does not hold: a negative answer.
-    #[error("not verified: {0}")]
-    NotVerified(#[from] Reason),
-    /// There is no answer.
-    #[error("could not verify: {0}")]
-    CouldNot(String),
-}
-
-impl From<ChainError> for VerifyError {
-    fn from(error: ChainError) -> Self {
-        Self::CouldNot(error.to_string())
-    }
-}
-
-impl From<AddressFault> for VerifyError {
-    fn from(error: AddressFault) -> Self {
-        Self::CouldNot(error.to_string())
-    }
+    /// What the node had to be believed.
+    pub believed: Believed,
 }
 
 /// Verifies a proof file against the chain at `rpc`.
@@ -262,16 +199,26 @@ impl Proof {
         }
         let written = Written::new(target.contract, target.submitter, &target.stream, &entry);
         let place = &self.transaction;
-        let (block, depth, shown) = match self.find(&chain, &written).await? {
-            Found::There => {
-                let block = chain.block_by_number(place.block_number()).await?;
-                let block = block.filter(|block| block.hash == place.block_hash()).ok_or(Reason::Block)?;
-                (block, self.depth(&chain, options).await?, Shown::Log)
+        let (block, depth, shown) = match options.block {
+            Some(known) => {
+                let (block, shown) = self.at(&chain, &target, &written, &known).await?;
+                (block, Depth::Known, shown)
             }
-            Found::Forgotten(what) => {
-                let (block, depth) = self.in_state(&chain, &target, options, what).await?;
-                (block, depth, Shown::State)
-            }
+            None => match self.find(&chain, &written).await? {
+                Found::There => {
+                    let block = chain.block_by_number(place.block_number()).await?;
+                    let block = block.filter(|block| block.hash == place.block_hash()).ok_or(Reason::Block)?;
+                    (block, self.depth(&chain, options).await?, Shown::Log)
+                }
+                Found::Forgotten(what) => {
+                    let (block, depth) = self.in_state(&chain, &target, options, what).await?;
+                    (block, depth, Shown::State)
+                }
+            },
+        };
+        let believed = match depth {
+            Depth::Known => Believed::Nothing,
+            _ => self.compute(&chain, &target, &written, &block, shown).await,
         };
         Ok(Verified {
             index: self.chunk.index,
@@ -292,9 +239,54 @@ impl Proof {
             block_time: block.time,
             depth,
             shown,
+            believed,
             record,
             chunk: self.header().clone(),
         })
+    }
+
+    /// Looks for the batch in a block whose hash is known to be right, or in the contract's state there, and believes the node nothing.
+    async fn at(&self, chain: &Chain, target: &Target, written: &Written, known: &Digest) -> Result<(Block, Shown), VerifyError> {
+        let place = &self.transaction;
+        if place.block_hash() == *known {
+            match storage::wrote(chain, known, written, place.log_index()).await {
+                Ok((block, true)) if block.number == place.block_number() => return Ok((block, Shown::Log)),
+                Ok((_, true)) => return Err(Reason::Place.into()),
+                Ok((_, false)) => return Err(Reason::NoLog.into()),
+                // It may still have the state.
+                Err(Doubt::Chain(_) | Doubt::NoReceipts(_)) => {}
+                Err(doubt) => return Err(doubted(&doubt)),
+            }
+        }
+        let (block, proven) = storage::contract(chain, target, known).await.map_err(|doubt| doubted(&doubt))?;
+        if proven.code_hash != target.identity.code_hash {
+            return Err(Reason::Code.into());
+        }
+        if self.heads().any(|head| head == proven.head) {
+            return Ok((block, Shown::State));
+        }
+        Err(VerifyError::CouldNot(format!(
+            "in block {} the stream's head is 0x{}, to which the proof does not lead: the block is older than the batch, or there are later \
+             batches in it (make the proof anew with --up-to-head), or the batch was never written",
+            block.number,
+            to_hex(&proven.head)
+        )))
+    }
+
+    /// Computes from the block's hash what the node said of the block, as far as the node brings what it takes.
+    async fn compute(&self, chain: &Chain, target: &Target, written: &Written, block: &Block, shown: Shown) -> Believed {
+        let agrees = match shown {
+            Shown::Log => storage::wrote(chain, &block.hash, written, self.transaction.log_index()).await.map(|(_, wrote)| wrote),
+            Shown::State => {
+                let proven = storage::contract(chain, target, &block.hash).await;
+                proven.map(|(_, proven)| proven.code_hash == target.identity.code_hash && proven.head == self.last_head())
+            }
+        };
+        match agrees {
+            Ok(true) => Believed::Block,
+            Ok(false) => Believed::Node { why: "what it brings to compute it from says something else".to_owned() },
+            Err(doubt) => Believed::Node { why: doubt.to_string() },
+        }
     }
 
     /// Makes sure that the transaction wrote the batch, at the place that the proof names; or finds that the node has thrown away what
@@ -396,6 +388,14 @@ impl Proof {
             _ => Err(Reason::NotFinal { block: number, finalized }.into()),
         }
     }
+}
+
+/// A node that is not to be believed is no answer, and certainly not a negative one.
+fn doubted(doubt: &Doubt) -> VerifyError {
+    VerifyError::CouldNot(match doubt {
+        answer @ (Doubt::Chain(_) | Doubt::NoBlock(_) | Doubt::NoReceipts(_)) => answer.to_string(),
+        lie => format!("this node is not to be believed: {lie}; ask another one"),
+    })
 }
 
 /// What became of the look for the transaction.

@@ -25,7 +25,12 @@ struct Shared {
     nonsense: Mutex<Option<Vec<u8>>>,
     /// Methods that the node has forgotten the answers to: it answers `null`, or refuses if it is told to.
     forgotten: Mutex<Vec<(&'static str, bool)>>,
+    /// What becomes of results on their way, by method.
+    rewrite: Mutex<Option<Rewrite>>,
 }
+
+/// Changes the result of a method.
+pub type Rewrite = Box<dyn Fn(&str, &mut serde_json::Value) + Send>;
 
 impl Proxy {
     pub async fn start(port: u16) -> Self {
@@ -38,6 +43,7 @@ impl Proxy {
             server: AtomicU16::new(port),
             nonsense: Mutex::new(None),
             forgotten: Mutex::new(Vec::new()),
+            rewrite: Mutex::new(None),
         });
         let carrying = shared.clone();
         tokio::spawn(async move {
@@ -56,6 +62,11 @@ impl Proxy {
     /// A node that prunes: `null` to these methods, or a refusal.
     pub fn forget(&self, methods: &[(&'static str, bool)]) {
         *self.shared.forgotten.lock().unwrap() = methods.to_vec();
+    }
+
+    /// Lies about results, or says again what the chain says.
+    pub fn rewrite(&self, rewrite: Option<Rewrite>) {
+        *self.shared.rewrite.lock().unwrap() = rewrite;
     }
 
     /// Answers everything with these bytes, or with the chain's answers again.
@@ -92,8 +103,31 @@ async fn carry(mut client: TcpStream, shared: Arc<Shared>) -> std::io::Result<()
         if lost {
             return Ok(());
         }
+        let answer = match &*shared.rewrite.lock().unwrap() {
+            Some(rewrite) => rewritten(&request, &answer, rewrite),
+            None => answer,
+        };
         client.write_all(&answer).await?;
     }
+}
+
+fn body(message: &[u8]) -> serde_json::Value {
+    let head = message.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+    serde_json::from_slice(&message[head + 4..]).unwrap()
+}
+
+fn rewritten(request: &[u8], answer: &[u8], rewrite: &Rewrite) -> Vec<u8> {
+    let (asked, mut answer) = (body(request), body(answer));
+    if !answer["result"].is_null() {
+        rewrite(asked["method"].as_str().unwrap(), &mut answer["result"]);
+    }
+    written(&answer)
+}
+
+fn written(answer: &serde_json::Value) -> Vec<u8> {
+    let body = answer.to_string();
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
+    [head, body].concat().into_bytes()
 }
 
 fn forgotten(request: &[u8], methods: &[(&'static str, bool)]) -> Option<Vec<u8>> {
@@ -105,9 +139,7 @@ fn forgotten(request: &[u8], methods: &[(&'static str, bool)]) -> Option<Vec<u8>
         true => answer["error"] = serde_json::json!({ "code": 4444, "message": "pruned history unavailable" }),
         false => answer["result"] = serde_json::Value::Null,
     }
-    let body = answer.to_string();
-    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
-    Some([head, body].concat().into_bytes())
+    Some(written(&answer))
 }
 
 /// One HTTP message with a content length, head and body.

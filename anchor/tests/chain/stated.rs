@@ -12,15 +12,15 @@ use wire::{Epoch, Shown, Statement, merkle};
 
 use crate::town::{Chunks, DEADLINE, Running, Town, header, leaves, records, secret};
 
-const INDEX: Epoch = Epoch(0x1d3);
+pub const INDEX: Epoch = Epoch(0x1d3);
 
 /// An index that forgets what it is told to.
 #[derive(Default)]
-struct Stated(Mutex<Vec<(i64, Statement)>>);
+pub struct Stated(Mutex<Vec<(i64, Statement)>>);
 
 impl Stated {
     /// `relay-1` states its chunk `id`.
-    fn add(&self, id: i64) {
+    pub fn add(&self, id: i64) {
         self.0.lock().unwrap().push((id, statement(id)));
     }
 
@@ -53,7 +53,7 @@ fn statement(id: i64) -> Statement {
     }
 }
 
-fn shown(id: i64, index: usize) -> Shown {
+pub fn shown(id: i64, index: usize) -> Shown {
     let record = records(id)[index].clone();
     let salt = secret().salt(&record.view());
     Shown { record, salt, chunk: id as u64 + 40, index: index as u64, path: merkle::path(&leaves(id), index) }
