@@ -97,6 +97,7 @@ const fn status(status: Status) -> &'static str {
         Status::Active => "active",
         Status::Ended => "ended",
         Status::Settled => "settled",
+        Status::Cancelled => "cancelled",
     }
 }
 

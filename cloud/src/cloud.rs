@@ -131,7 +131,7 @@ pub struct Cloud {
     keys_refresh: Duration,
     anchoring: Option<Anchoring>,
     sponsor: Option<sponsor::Service>,
-    demand: Option<Service>,
+    demand: Option<(Service, broker::Policy)>,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
 }
@@ -247,7 +247,7 @@ impl Cloud {
             keys_refresh,
             anchoring,
             sponsor: sponsor.map(|(_, service)| service),
-            demand,
+            demand: demand.map(|demand| (demand, policy)),
             clock,
             metrics,
         })
@@ -283,9 +283,13 @@ impl Cloud {
         let (archive, index) = (self.archive.clone(), self.history.index().clone());
         units.add("index", Policy::Fatal, move |stop| keep_index(index.clone(), archive.clone(), stop));
         let (archive, clock) = (self.archive, self.clock);
-        if let Some(demand) = self.demand {
+        if let Some((demand, policy)) = self.demand {
             let (hub, clock, metrics) = (hub.clone(), clock.clone(), self.metrics.clone());
-            add_once(units, "demand", demand.book, |book, stop| demand::run(book, hub, clock, metrics, stop));
+            let callbacks = (demand.book.settings().callbacks.clone(), clock.clone(), metrics.clone());
+            add_once(units, "callbacks", demand.clients.clone(), move |clients, stop| {
+                demand::call(clients, callbacks.0, callbacks.1, callbacks.2, stop)
+            });
+            add_once(units, "demand", demand, |demand, stop| demand::run(demand, policy, hub, clock, metrics, stop));
         }
         units.add("segments", Policy::Fatal, move |stop| close_segments(archive.clone(), clock.clone(), stop));
         add_once(units, "access", self.watch, |watch, stop| async move { watch.run(stop).await });

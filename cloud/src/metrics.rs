@@ -5,6 +5,7 @@ use chassis::Registry;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 
 /// Why a publish to the cloud was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -146,6 +147,10 @@ pub(crate) struct Metrics {
     pub(crate) demand_settled: Counter,
     pub(crate) demand_reports: Counter,
     pub(crate) demand_failures: Counter,
+    pub(crate) demand_calls: Counter,
+    pub(crate) demand_calls_failed: Counter,
+    pub(crate) demand_calls_dropped: Counter,
+    pub(crate) demand_calls_waiting: Gauge,
     pub(crate) frames_fenced: Counter,
     pub(crate) group_terms: Family<Ended, Counter>,
     pub(crate) group_heartbeats: Family<Beats, Counter>,
@@ -200,6 +205,11 @@ impl Metrics {
             demand_settled: registry.counter("cloud_demand_events_settled", "Demand-response events whose outcome was written"),
             demand_reports: registry.counter("cloud_demand_reports", "Reports that came over HTTP and became records"),
             demand_failures: registry.counter("cloud_demand_looks_failed", "Looks at a program that failed and are repeated"),
+            demand_calls: registry.counter("cloud_demand_callbacks", "Notifications that a subscriber's callback has taken"),
+            demand_calls_failed: registry.counter("cloud_demand_callbacks_failed", "Callbacks that failed"),
+            demand_calls_dropped: registry
+                .counter("cloud_demand_callbacks_dropped", "Notifications that found no room, or were given up"),
+            demand_calls_waiting: registry.gauge("cloud_demand_callbacks_waiting", "Notifications that wait to be delivered"),
             queries: registry.register("cloud_queries", "Questions about the past, by face and outcome", Family::default()),
             frames_fenced: registry
                 .counter("cloud_frames_fenced", "Frames refused because their term is stale or their way is not the proxy's"),

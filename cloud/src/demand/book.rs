@@ -1,16 +1,18 @@
 //! The book of a cloud's programs: events that were made, and everything about them that the archive holds.
 
 use std::collections::BTreeMap;
+use std::iter::repeat;
 use std::sync::Arc;
 
 use archive::{Append, AppendError, Archive, Cursor, Entry, Lane, ReadError, Scan};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use wire::openadr::{self, Event, Interval, IntervalPeriod, PayloadDescriptor, ReportDescriptor, ReportRequest, ValuesMap};
+use wire::openadr::{self, Event, EventRequest, Operation, ReportRequest};
 use wire::system::demand_stream;
-use wire::{At, Operation, RecordKey, RunBuilder, SensorId, Series};
+use wire::{At, Epoch, Intervals, RecordKey, RunBuilder, SensorId, Series};
 
 use super::config::{Demand, Program};
+use super::events::{self, RequestFault};
 use super::logic::{Ask, Heard, Means, Rules, Settlement, Watch, Window, settle};
 
 /// Records that are read at once.
@@ -21,14 +23,44 @@ const REPORTS_MAX: usize = 100;
 /// An event that was made.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Made {
-    /// As it was published.
+    /// As it was published last.
     pub(crate) event: Event,
     /// What it asks for.
     pub(crate) ask: Ask,
     /// Its record.
     pub(crate) key: RecordKey,
+    /// When that was written.
+    pub(crate) changed: At,
+    /// Its records before it was changed, the oldest first.
+    pub(crate) earlier: Vec<RecordKey>,
+    /// When it was cancelled, and the record that says so.
+    pub(crate) cancelled: Option<(At, RecordKey)>,
     /// What came of it, and the record that says so, once it is over.
     pub(crate) settled: Option<(Settlement, RecordKey)>,
+}
+
+impl Made {
+    fn new(EventRecord { event, forebay: ask }: EventRecord, at: At, key: RecordKey) -> Self {
+        Self { event, ask, key, changed: at, earlier: Vec::new(), cancelled: None, settled: None }
+    }
+
+    /// Another record of the same event.
+    fn change(&mut self, EventRecord { event, forebay: ask }: EventRecord, at: At, key: RecordKey) {
+        let before = std::mem::replace(&mut self.key, key);
+        self.earlier.push(before);
+        (self.event, self.ask, self.changed) = (event, ask, at);
+    }
+
+    /// When the last terminal has ended.
+    pub(crate) fn ends(&self) -> At {
+        let over = self.ask.over();
+        self.cancelled.as_ref().map_or(over, |(at, _)| over.min(*at))
+    }
+
+    /// Whether it was cancelled before its start: then there is nothing to be measured.
+    pub(crate) fn is_void(&self) -> bool {
+        self.cancelled.as_ref().is_some_and(|(at, _)| *at <= self.ask.window.from)
+    }
 }
 
 /// An event as its record holds it: OpenADR, and one member more.
@@ -55,6 +87,23 @@ struct SettlementRecord {
 enum SettlementType {
     #[serde(rename = "FOREBAY_SETTLEMENT")]
     Settlement,
+}
+
+/// A cancellation as its record holds it.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct CancellationRecord {
+    object_type: CancellationType,
+    #[serde(rename = "eventID")]
+    event_id: String,
+    /// The event's record.
+    event: RecordKey,
+}
+
+#[derive(Serialize, Deserialize)]
+enum CancellationType {
+    #[serde(rename = "FOREBAY_CANCELLATION")]
+    Cancellation,
 }
 
 /// Why something could not be written.
@@ -85,6 +134,23 @@ pub(crate) enum ReportFault {
     Write(#[from] WriteFault),
 }
 
+/// Why an event is not made or changed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PostFault {
+    /// The request is wrong.
+    #[error(transparent)]
+    Request(#[from] RequestFault),
+    /// There is no such event, or it was cancelled.
+    #[error("there is no such event")]
+    NoEvent,
+    /// It can't be changed any more.
+    #[error("the event is over; make another one")]
+    Over,
+    /// It could not be kept.
+    #[error(transparent)]
+    Write(#[from] WriteFault),
+}
+
 /// Reports are looked for until so long after an event: a day.
 const REPORTS_UNTIL: i64 = 86_400_000_000_000;
 
@@ -101,6 +167,8 @@ struct Inner {
     pages: Mutex<BTreeMap<String, Page>>,
     /// Records of the cloud's own are written one after the other: the last number of a series is then that of the one just written.
     writing: tokio::sync::Mutex<()>,
+    /// Events are made, changed and cancelled one after the other.
+    changing: tokio::sync::Mutex<()>,
 }
 
 /// The book. Clones share it.
@@ -119,6 +187,7 @@ impl Book {
                     page.take(entry);
                 }
             }
+            page.settle_watch();
             pages.insert(program.name.clone(), page);
         }
         let inner = Inner {
@@ -127,6 +196,7 @@ impl Book {
             archive,
             pages: Mutex::new(pages),
             writing: tokio::sync::Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
         };
         Ok(Self(Arc::new(inner)))
     }
@@ -165,15 +235,14 @@ impl Book {
         area_kw: f64,
         now: At,
     ) -> Result<Option<Made>, WriteFault> {
+        let _changing = self.0.changing.lock().await;
         let Some(mut watch) = self.0.pages.lock().get(&program.name).map(|page| page.watch) else { return Ok(None) };
         let asked = watch.judge(&Rules::of(program), interval, area_kw, now);
         let made = match asked {
             None => None,
             Some(ask) => {
-                let record = EventRecord { event: event_of(program, &ask, now), forebay: ask };
-                let series = program.series(&self.0.cloud).ok_or_else(|| WriteFault::Record("its series".to_owned()))?;
-                let key = self.write(&series, now, &record).await?;
-                Some(Made { event: record.event, ask, key, settled: None })
+                let record = EventRecord { event: events::of_ask(program, &ask, now), forebay: ask };
+                Some(self.write_event(program, record, now).await?)
             }
         };
         if let Some(page) = self.0.pages.lock().get_mut(&program.name) {
@@ -183,13 +252,113 @@ impl Book {
         Ok(made)
     }
 
+    /// Makes an event that an operator wants; `baseline` is the interval before, in which the area took `area_kw`.
+    pub(crate) async fn post(
+        &self,
+        program: &Program,
+        request: EventRequest,
+        (baseline, area_kw): (Window, f64),
+        now: At,
+    ) -> Result<Made, PostFault> {
+        let _changing = self.0.changing.lock().await;
+        let ask = events::ask(program, &request, (baseline, area_kw), now)?;
+        let id = (0_u32..).map(|count| events::posted_id(program, now, count)).find(|id| self.event(id).is_none());
+        let id = id.ok_or_else(|| WriteFault::Record("it has no id".to_owned()))?;
+        let record = EventRecord { event: events::of_request(program, request, id, (now, now)), forebay: ask };
+        let made = self.write_event(program, record, now).await?;
+        if let Some(page) = self.0.pages.lock().get_mut(&program.name) {
+            page.made.push(made.clone());
+            page.settle_watch();
+        }
+        Ok(made)
+    }
+
+    /// Changes an event that is not over.
+    pub(crate) async fn change(&self, id: &str, request: EventRequest, now: At) -> Result<Made, PostFault> {
+        let _changing = self.0.changing.lock().await;
+        let (program, made) = self.event(id).filter(|(_, made)| made.cancelled.is_none()).ok_or(PostFault::NoEvent)?;
+        if now >= made.ends() || made.settled.is_some() {
+            return Err(PostFault::Over);
+        }
+        if request.program_id != program.name {
+            return Err(RequestFault::new("programID", "is another one than that of the event; make a new event").into());
+        }
+        let ask = events::ask(program, &request, (made.ask.baseline, made.ask.area_kw), now)?;
+        let created = openadr::time_nanos(&made.event.created_date_time).unwrap_or(now);
+        let record = EventRecord { event: events::of_request(program, request, id.to_owned(), (created, now)), forebay: ask };
+        let written = self.write_event(program, record, now).await?;
+        self.update(program, id, |known| {
+            known.change(EventRecord { event: written.event, forebay: written.ask }, now, written.key);
+        })
+        .ok_or(PostFault::NoEvent)
+    }
+
+    /// Cancels an event that is not over.
+    pub(crate) async fn cancel(&self, id: &str, now: At) -> Result<Made, PostFault> {
+        let _changing = self.0.changing.lock().await;
+        let (program, made) = self.event(id).filter(|(_, made)| made.cancelled.is_none()).ok_or(PostFault::NoEvent)?;
+        if now >= made.ends() || made.settled.is_some() {
+            return Err(PostFault::Over);
+        }
+        let record =
+            CancellationRecord { object_type: CancellationType::Cancellation, event_id: id.to_owned(), event: made.key.clone() };
+        let series = program.series(&self.0.cloud).ok_or_else(|| WriteFault::Record("its series".to_owned()))?;
+        let key = self.write(&series, now, &record).await?;
+        self.update(program, id, |known| known.cancelled = Some((now, key))).ok_or(PostFault::NoEvent)
+    }
+
+    async fn write_event(&self, program: &Program, record: EventRecord, now: At) -> Result<Made, WriteFault> {
+        let series = program.series(&self.0.cloud).ok_or_else(|| WriteFault::Record("its series".to_owned()))?;
+        let key = self.write(&series, now, &record).await?;
+        Ok(Made::new(record, now, key))
+    }
+
+    fn update(&self, program: &Program, id: &str, change: impl FnOnce(&mut Made)) -> Option<Made> {
+        let mut pages = self.0.pages.lock();
+        let page = pages.get_mut(&program.name)?;
+        let known = page.made.iter_mut().find(|made| made.event.id == id)?;
+        change(known);
+        let changed = known.clone();
+        page.settle_watch();
+        Some(changed)
+    }
+
+    /// What was done with the events of a program, after the record `seq` of this run's epoch: in order of their records. Of an event that
+    /// was changed since only its last state is left.
+    pub(crate) fn changes_after(&self, program: &str, seq: u64) -> Vec<(u64, Operation, Made)> {
+        let epoch = self.epoch();
+        let mut changes = Vec::new();
+        for made in self.events(program) {
+            let made_by =
+                made.earlier.iter().chain([&made.key]).zip([Operation::Create].into_iter().chain(repeat(Operation::Update)));
+            let ended_by = made.cancelled.as_ref().map(|(_, key)| (key, Operation::Delete));
+            let after = made_by.chain(ended_by).filter(|(key, _)| key.epoch == epoch && key.seq > seq);
+            changes.extend(after.map(|(key, operation)| (key.seq, operation, made.clone())));
+        }
+        changes.sort_by_key(|(seq, ..)| *seq);
+        changes
+    }
+
+    /// The epoch of the cloud's own records.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.0.archive.epoch()
+    }
+
+    /// One report, if it is one.
+    pub(crate) fn report_of(&self, key: &RecordKey) -> Result<Option<Heard>, ReadError> {
+        let Some(entry) = self.0.archive.get(key)? else { return Ok(None) };
+        let report = serde_json::from_slice(&entry.record.payload).ok();
+        Ok(report.map(|report| Heard { key: entry.record.key, at: entry.record.at, report }))
+    }
+
     /// Events that are over since their grace and have no settlement.
     pub(crate) fn unsettled(&self, program: &Program, now: At) -> Vec<Made> {
-        let over = |made: &Made| made.settled.is_none() && now >= made.ask.over().saturating_add(Rules::of(program).grace);
+        let grace = Rules::of(program).grace;
+        let over = |made: &Made| made.settled.is_none() && !made.is_void() && now >= made.ends().saturating_add(grace);
         self.events(&program.name).into_iter().filter(over).collect()
     }
 
-    /// Events that have not ended.
+    /// Events that have not ended, or were cancelled before they would have.
     pub(crate) fn running(&self, program: &Program, now: At) -> Vec<Made> {
         self.events(&program.name).into_iter().filter(|made| now < made.ask.over()).collect()
     }
@@ -222,7 +391,10 @@ impl Book {
     pub(crate) fn forget(&self, now: At) {
         let kept = i64::try_from(self.0.settings.kept.duration().as_nanos()).unwrap_or(i64::MAX);
         for page in self.0.pages.lock().values_mut() {
-            page.made.retain(|made| made.settled.is_none() || made.ask.over() >= now.saturating_sub(kept));
+            page.made.retain(|made| {
+                let is_open = made.settled.is_none() && !made.is_void();
+                is_open || made.ask.over() >= now.saturating_sub(kept)
+            });
         }
     }
 
@@ -263,6 +435,13 @@ impl Book {
         Ok(means)
     }
 
+    /// The last interval whose grace is over, and what the area took in it.
+    pub(crate) fn before(&self, program: &Program, now: At) -> Result<(Window, f64), ReadError> {
+        let baseline = Rules::of(program).last_interval(now);
+        let means = self.means(program, [baseline])?;
+        Ok((baseline, means.values().filter_map(|[mean]| *mean).sum()))
+    }
+
     /// Reports on an event, of everybody.
     pub(crate) fn heard(&self, program: &Program, made: &Made) -> Result<Vec<Heard>, ReadError> {
         let mut heard = Vec::new();
@@ -270,6 +449,18 @@ impl Book {
             heard.extend(self.heard_in(&series, made)?.into_iter().take(REPORTS_MAX));
         }
         Ok(heard)
+    }
+
+    /// Which records of reports on a program are held.
+    pub(crate) fn reports_held(&self, program: &Program) -> Result<Vec<(Series, Epoch, Intervals)>, ReadError> {
+        let own = program.series(&self.0.cloud);
+        let mut series = self.0.archive.series_like(&format!("{}/+/{}", program.area, demand_stream(&program.name)));
+        series.retain(|series| Some(series) != own.as_ref());
+        let held = self.0.archive.received(&series)?;
+        let of = |(series, epochs): (Series, Vec<(Epoch, Intervals)>)| {
+            epochs.into_iter().map(move |(epoch, seqs)| (series.clone(), epoch, seqs))
+        };
+        Ok(series.into_iter().zip(held).flat_map(of).collect())
     }
 
     fn heard_in(&self, series: &Series, made: &Made) -> Result<Vec<Heard>, ReadError> {
@@ -289,7 +480,7 @@ impl Book {
             return Ok(settlement.clone());
         }
         let Window { from, to } = made.ask.common();
-        let during = Window { from, to: to.min(now).max(from) };
+        let during = Window { from, to: to.min(now).min(made.ends()).max(from) };
         let means: Means = self.means(program, [made.ask.baseline, during])?;
         Ok(settle(&made.ask, self.heard(program, made)?, &means))
     }
@@ -298,7 +489,7 @@ impl Book {
     async fn write(&self, series: &Series, at: At, content: &impl Serialize) -> Result<RecordKey, WriteFault> {
         let refused = |fault: &dyn std::fmt::Display| WriteFault::Record(fault.to_string());
         let payload = serde_json::to_vec(content).map_err(|fault| refused(&fault))?;
-        let mut run = RunBuilder::new(series.clone(), Operation::Store);
+        let mut run = RunBuilder::new(series.clone(), wire::Operation::Store);
         run.push(at, &payload).map_err(|fault| refused(&fault))?;
         let _writing = self.0.writing.lock().await;
         self.0.archive.append_waiting(Append::Raw { lane: Lane::Store, runs: vec![run] }).await?.await?;
@@ -314,15 +505,33 @@ impl Book {
 
 impl Page {
     fn take(&mut self, entry: Entry) {
-        let payload = &entry.record.payload;
-        if let Ok(EventRecord { event, forebay: ask }) = serde_json::from_slice(payload) {
-            self.watch.has_asked(&ask);
-            self.made.push(Made { event, ask, key: entry.record.key, settled: None });
-        } else if let Ok(record) = serde_json::from_slice::<SettlementRecord>(payload)
-            && let Some(made) = self.made.iter_mut().find(|made| made.event.id == record.event_id)
+        let (payload, at, key) = (&entry.record.payload, entry.record.at, entry.record.key);
+        if let Ok(record) = serde_json::from_slice::<EventRecord>(payload) {
+            match self.of(&record.event.id) {
+                Some(known) => known.change(record, at, key),
+                None => {
+                    self.watch.has_asked(&record.forebay);
+                    self.made.push(Made::new(record, at, key));
+                }
+            }
+        } else if let Ok(record) = serde_json::from_slice::<SettlementRecord>(payload) {
+            if let Some(made) = self.of(&record.event_id) {
+                made.settled = Some((record.settlement, key));
+            }
+        } else if let Ok(record) = serde_json::from_slice::<CancellationRecord>(payload)
+            && let Some(made) = self.of(&record.event_id)
         {
-            made.settled = Some((record.settlement, entry.record.key));
+            made.cancelled = Some((at, key));
         }
+    }
+
+    fn of(&mut self, id: &str) -> Option<&mut Made> {
+        self.made.iter_mut().find(|made| made.event.id == id)
+    }
+
+    /// The watch goes by the events as they are now.
+    fn settle_watch(&mut self) {
+        self.watch.is_busy_until(self.made.iter().map(Made::ends).max().unwrap_or_default());
     }
 }
 
@@ -351,41 +560,5 @@ fn walk(archive: &Archive, series: &Series, window: Window, mut show: impl FnMut
         if is_all {
             return Ok(());
         }
-    }
-}
-
-fn event_of(program: &Program, ask: &Ask, now: At) -> Event {
-    let made_at = openadr::time_text(now);
-    let payloads = vec![
-        ValuesMap::number(openadr::DISPATCH_SETPOINT_RELATIVE, -ask.asked_kw),
-        ValuesMap::number(openadr::AREA_DEMAND, ask.area_kw),
-        ValuesMap::number(openadr::AREA_LIMIT, ask.limit_kw),
-    ];
-    let kinds = [openadr::DISPATCH_SETPOINT_RELATIVE, openadr::AREA_DEMAND, openadr::AREA_LIMIT];
-    let wanted = [
-        (openadr::LOAD_SHED_DELTA_AVAILABLE, openadr::KW),
-        (openadr::BASELINE, openadr::KW),
-        (openadr::DEMAND, openadr::KW),
-        (openadr::USAGE, openadr::KWH),
-    ];
-    let report = |(kind, units): (&str, &str)| ReportDescriptor { payload_type: kind.to_owned(), units: Some(units.to_owned()) };
-    Event {
-        // The interval that led to it: whoever judges it again gives the same name.
-        id: format!("{}-{}", program.name, ask.baseline.to / 1_000_000),
-        created_date_time: made_at.clone(),
-        modification_date_time: made_at,
-        object_type: "EVENT".to_owned(),
-        program_id: program.name.clone(),
-        event_name: Some(format!("{} takes {:.3} kW, {:.3} kW too many", program.area, ask.area_kw, ask.asked_kw)),
-        priority: Some(program.priority),
-        targets: Some(Vec::new()),
-        report_descriptors: Some(wanted.into_iter().map(report).collect()),
-        payload_descriptors: Some(kinds.map(|kind| PayloadDescriptor::of_event(kind, openadr::KW)).to_vec()),
-        interval_period: Some(IntervalPeriod {
-            start: openadr::time_text(ask.window.from),
-            duration: Some(openadr::duration_text(ask.window.to - ask.window.from)),
-            randomize_start: (ask.randomize > 0).then(|| openadr::duration_text(ask.randomize)),
-        }),
-        intervals: Some(vec![Interval { id: 0, interval_period: None, payloads }]),
     }
 }

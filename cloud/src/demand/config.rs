@@ -7,6 +7,7 @@ use wire::system::demand_stream;
 use wire::topics::SegmentName;
 use wire::{SensorId, Series};
 
+use super::callbacks::Callbacks;
 use crate::config::ConfigError;
 
 /// Programs at most: each costs a look at its meters an interval.
@@ -28,6 +29,12 @@ pub struct Demand {
     /// How far back events are shown.
     #[serde(default = "kept")]
     pub kept: Span,
+    /// Under which address clients of other makers reach OpenADR here, when they can't tell themselves: `https://host/openadr3/3.1.0`.
+    #[serde(default)]
+    pub url: Option<String>,
+    /// Whom the cloud calls about changes.
+    #[serde(default)]
+    pub callbacks: Callbacks,
 }
 
 fn poll() -> Span {
@@ -95,9 +102,13 @@ pub struct Program {
     /// Terminals begin within this time after the start, by chance, so that they don't switch all at once.
     #[serde(default = "notice")]
     pub randomize_start: Span,
-    /// OpenADR priority: smaller goes first.
+    /// OpenADR priority of the events that the cloud makes: smaller goes first.
     #[serde(default)]
     pub priority: u32,
+    /// Targets of the program and of the events that the cloud makes; a VEN sees them if it was granted one of these. Without any the
+    /// grants alone decide.
+    #[serde(default)]
+    pub targets: Vec<String>,
 }
 
 fn stream() -> String {
@@ -131,6 +142,7 @@ impl Program {
             duration: quarter(),
             randomize_start: notice(),
             priority: 0,
+            targets: Vec::new(),
         }
     }
 
@@ -143,7 +155,7 @@ impl Program {
 impl Demand {
     /// Demand response with `programs` and every default.
     pub fn new(programs: Vec<Program>) -> Self {
-        Self { programs, poll: poll(), repeat: repeat(), kept: kept() }
+        Self { programs, poll: poll(), repeat: repeat(), kept: kept(), url: None, callbacks: Callbacks::default() }
     }
 
     /// Checks what the types can't; `cloud` is the cloud's name.
@@ -156,6 +168,14 @@ impl Demand {
             if span.duration().is_zero() {
                 return fault(key.to_owned(), "must not be zero");
             }
+        }
+        if let Some(url) = &self.url
+            && !(url.starts_with("https://") || url.starts_with("http://"))
+        {
+            return fault("url".to_owned(), "is not an address, like https://host/openadr3/3.1.0");
+        }
+        if let Err((key, fix)) = self.callbacks.check_limits() {
+            return fault(format!("callbacks.{key}"), fix);
         }
         if self.programs.len() > PROGRAMS_MAX {
             return fault("program".to_owned(), "is there more than 1000 times; split the areas over several clouds");

@@ -44,6 +44,12 @@ impl Rules {
             randomize: nanos(program.randomize_start),
         }
     }
+
+    /// The last interval whose grace is over.
+    pub(crate) fn last_interval(&self, now: At) -> Window {
+        let to = now.saturating_sub(self.grace).div_euclid(self.interval) * self.interval;
+        Window { from: to - self.interval, to }
+    }
 }
 
 /// What an event asks for.
@@ -91,10 +97,15 @@ impl Watch {
         self.busy_until = self.busy_until.max(ask.over());
     }
 
+    /// When the last of the events ends, as they are now: some may have been cancelled, changed or posted by others.
+    pub(crate) fn is_busy_until(&mut self, until: At) {
+        self.busy_until = until;
+    }
+
     /// The newest interval that has ended, if it was not judged. Those before it are past: asking would change nothing.
     pub(crate) fn due(&self, rules: &Rules, now: At) -> Option<Window> {
-        let to = now.saturating_sub(rules.grace).div_euclid(rules.interval) * rules.interval;
-        (to > self.judged && to >= rules.interval).then_some(Window { from: to - rules.interval, to })
+        let last = rules.last_interval(now);
+        (last.to > self.judged && last.to >= rules.interval).then_some(last)
     }
 
     /// Judges what an interval's load was.

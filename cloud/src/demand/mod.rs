@@ -7,17 +7,27 @@
 //! from the archive at a start: there is no second truth beside it.
 
 mod book;
+mod callbacks;
+mod clients;
 pub mod config;
+mod events;
 pub mod logic;
+mod notices;
 mod service;
+mod sight;
 mod unit;
-mod vens;
 
+pub use callbacks::Callbacks;
 pub use config::{Demand, Program, Unit};
 pub use logic::{Ask, Part, Settlement, Window};
 
-pub(crate) use book::{Made, ReportFault};
+pub(crate) use book::{Book, Made, PostFault, ReportFault};
+pub(crate) use callbacks::run as call;
+pub(crate) use clients::subscriptions::Notice;
+pub(crate) use clients::{Clients, ClientsFault, Desk, Whose};
+pub(crate) use events::RequestFault;
+pub(crate) use notices::report_object;
 pub use service::OpenFault;
 pub(crate) use service::Service;
+pub(crate) use sight::{CLIENTS, Sees};
 pub(crate) use unit::run;
-pub(crate) use vens::{Vens, VensFault, client_id};

@@ -5,20 +5,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use archive::ReadError;
-use broker::{Hub, Message};
+use broker::{Hub, Message, Policy};
 use chassis::{Clock, Stop};
 use tokio::time::Instant;
 use wire::topics::{Demand as Way, SegmentName};
-use wire::{At, Topic};
+use wire::{At, RecordKey, Topic};
 
-use super::book::{Book, Made, WriteFault, on_thread};
+use super::book::{Made, WriteFault, on_thread};
+use super::clients::ClientsFault;
 use super::config::Program;
+use super::notices;
+use super::service::Service;
+use super::sight::Sees;
 use crate::metrics::Metrics;
 
 /// Works until told to stop. A look that fails is repeated at the next.
-pub(crate) async fn run(book: Book, hub: Hub, clock: Arc<dyn Clock>, metrics: Metrics, stop: Stop) {
-    let desk = Desk { book, hub, clock, metrics };
-    let settings = desk.book.settings();
+pub(crate) async fn run(service: Service, policy: Policy, hub: Hub, clock: Arc<dyn Clock>, metrics: Metrics, stop: Stop) {
+    let desk = Desk { service, policy, hub, clock, metrics };
+    let settings = desk.service.book.settings();
     let (poll, repeat) = (settings.poll.duration(), settings.repeat.duration());
     let mut published = BTreeMap::new();
     loop {
@@ -33,13 +37,14 @@ pub(crate) async fn run(book: Book, hub: Hub, clock: Arc<dyn Clock>, metrics: Me
             }
         }
         let now = desk.clock.now();
-        desk.book.forget(now);
+        desk.service.book.forget(now);
         published.retain(|_, at: &mut Instant| at.elapsed() < repeat * 2);
     }
 }
 
 struct Desk {
-    book: Book,
+    service: Service,
+    policy: Policy,
     hub: Hub,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
@@ -51,42 +56,54 @@ enum LookFault {
     Read(#[from] ReadError),
     #[error(transparent)]
     Write(#[from] WriteFault),
+    #[error(transparent)]
+    Clients(#[from] ClientsFault),
 }
 
 impl Desk {
     async fn look(
         &self,
         program: &Program,
-        published: &mut BTreeMap<String, Instant>,
+        published: &mut BTreeMap<RecordKey, Instant>,
         repeat: Duration,
     ) -> Result<(), LookFault> {
         let now = self.clock.now();
         self.judge(program, now).await?;
-        for made in self.book.running(program, now) {
-            if published.get(&made.event.id).is_none_or(|at| at.elapsed() >= repeat) {
+        for made in self.service.book.running(program, now) {
+            // A change is said at once.
+            let last = made.cancelled.as_ref().map_or(&made.key, |(_, key)| key).clone();
+            if published.get(&last).is_none_or(|at| at.elapsed() >= repeat) {
                 self.publish(program, &made).await;
-                published.insert(made.event.id, Instant::now());
+                published.insert(last, Instant::now());
             }
         }
-        for made in self.book.unsettled(program, now) {
-            let (book, of, event) = (self.book.clone(), program.clone(), made.clone());
+        for made in self.service.book.unsettled(program, now) {
+            let (book, of, event) = (self.service.book.clone(), program.clone(), made.clone());
             let settlement = on_thread(move || book.standing(&of, &event, now)).await?;
             let (asked, promised, measured) = (settlement.asked_kw, settlement.promised_kw, settlement.measured_kw);
-            let key = self.book.settle(program, &made, settlement, now).await?;
+            let key = self.service.book.settle(program, &made, settlement, now).await?;
             self.metrics.demand_settled.inc();
             tracing::info!(event = made.event.id, asked, promised, measured, %key, "an event is settled");
         }
-        Ok(())
+        self.tell(program, now).await
+    }
+
+    /// Queues notifications of what is new.
+    async fn tell(&self, program: &Program, now: At) -> Result<(), LookFault> {
+        let (Service { book, clients }, of) = (self.service.clone(), program.clone());
+        let sees = Sees::at(&self.policy, &self.metrics, now);
+        let told = tokio::task::spawn_blocking(move || notices::tell(&book, &clients, &of, &sees)).await;
+        Ok(told.unwrap_or_else(|ended| std::panic::resume_unwind(ended.into_panic()))?)
     }
 
     async fn judge(&self, program: &Program, now: At) -> Result<(), LookFault> {
-        let Some(interval) = self.book.due(program, now) else { return Ok(()) };
-        let (book, of) = (self.book.clone(), program.clone());
+        let Some(interval) = self.service.book.due(program, now) else { return Ok(()) };
+        let (book, of) = (self.service.book.clone(), program.clone());
         let means = on_thread(move || book.means(&of, [interval])).await?;
         let silent = means.values().filter(|[mean]| mean.is_none()).count();
         let area_kw: f64 = means.values().filter_map(|[mean]| *mean).sum();
         tracing::debug!(program = program.name, area_kw, sensors = means.len(), silent, "an interval has ended");
-        if let Some(made) = self.book.judge(program, interval, area_kw, now).await? {
+        if let Some(made) = self.service.book.judge(program, interval, area_kw, now).await? {
             self.metrics.demand_events.inc();
             let (event, asked) = (&made.event.id, made.ask.asked_kw);
             tracing::info!(event, area_kw, asked, sensors = means.len(), silent, "an area is above its limit: less is asked for");
@@ -101,7 +118,11 @@ impl Desk {
         if !self.hub.wanted(&topic) {
             return;
         }
-        match serde_json::to_vec(&made.event) {
+        let event = match &made.cancelled {
+            None => made.event.clone(),
+            Some((at, _)) => made.event.withdrawn(*at),
+        };
+        match serde_json::to_vec(&event) {
             Ok(payload) => {
                 let message =
                     Message::new(topic, payload).content_type("application/json").user_property("key", &made.key.to_string());

@@ -66,6 +66,8 @@ pub enum Status {
     Ended,
     /// What came of it is written.
     Settled,
+    /// Withdrawn before its start.
+    Cancelled,
 }
 
 /// An event with everything about it.
@@ -95,6 +97,12 @@ pub struct EventView {
     pub area_during_kw: f64,
     /// The event's record.
     pub asked: Receipt,
+    /// Its records before it was changed, the oldest first.
+    #[serde(default)]
+    pub earlier: Vec<Receipt>,
+    /// The record that cancels it.
+    #[serde(default)]
+    pub cancelled: Option<Receipt>,
     /// The settlement's record.
     pub settled: Option<Receipt>,
     /// Who took part.
@@ -159,12 +167,19 @@ async fn view(api: &Api, area: String, made: Made, standing: Settlement, now: wi
     }
     let status = match () {
         () if made.settled.is_some() => Status::Settled,
+        () if made.is_void() => Status::Cancelled,
         () if now < made.ask.window.from => Status::Pending,
-        () if now < made.ask.over() => Status::Active,
+        () if now < made.ends() => Status::Active,
         () => Status::Ended,
     };
+    let mut earlier = Vec::with_capacity(made.earlier.len());
+    for key in made.earlier {
+        earlier.extend(receipt(api, Some(key)).await?);
+    }
     Ok(EventView {
         status,
+        earlier,
+        cancelled: receipt(api, made.cancelled.map(|(_, key)| key)).await?,
         area,
         program: made.event.program_id,
         start: moment::format(made.ask.window.from),

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
+use wire::grants::Action;
 use wire::openadr::{self, Event, PayloadDescriptor, Program as ProgramObject, ValuesMap};
 
 use super::super::Api;
-use super::{Client, Listing, service};
+use super::{Client, Listing, ask, service};
 use crate::demand::Program;
 use crate::problem::Problem;
 
@@ -33,8 +34,45 @@ fn object(program: &Program) -> ProgramObject {
             text("FOREBAY_STREAM", &program.stream),
             ValuesMap::number(openadr::AREA_LIMIT, program.limit_kw),
         ],
-        targets: Vec::new(),
+        targets: program.targets.clone(),
     }
+}
+
+/// What a client may see of objects with targets.
+struct Targets {
+    /// What it was granted, as far as it asked for it.
+    granted: Vec<String>,
+    /// Whether it asked for some.
+    has_asked: bool,
+}
+
+impl Targets {
+    async fn of(api: &Api, client: &Client, listing: &Listing) -> Result<Self, Problem> {
+        let user = client.name().to_owned();
+        let mut granted = ask(api, move |clients| clients.read(|desk| desk.granted(&user))).await?;
+        let asked = listing.all("targets");
+        if let Some(asked) = &asked {
+            granted.retain(|target| asked.contains(&target.as_str()));
+        }
+        Ok(Self { granted, has_asked: asked.is_some() })
+    }
+
+    /// The targets that it is shown of an object; `None` if it does not see the object. Who may make events of the program sees all.
+    fn shown(&self, api: &Api, client: &Client, program: &Program, listing: &Listing, of: &[String]) -> Option<Vec<String>> {
+        if client.may(api, Action::Publish, program, "events") {
+            return listing.targets(of).then(|| of.to_vec());
+        }
+        if of.is_empty() {
+            return (!self.has_asked).then(Vec::new);
+        }
+        let shown: Vec<String> = of.iter().filter(|target| self.granted.contains(target)).cloned().collect();
+        (!shown.is_empty()).then_some(shown)
+    }
+}
+
+/// Programs are not made over HTTP.
+pub(super) async fn no_program(_: Client) -> Problem {
+    Problem::refused("programs are set by the cloud's operator, as demand.program in its configuration")
 }
 
 /// Lists programs.
@@ -43,9 +81,14 @@ pub(super) async fn programs(
     client: Client,
     Query(pairs): Query<Vec<(String, String)>>,
 ) -> Result<Json<Vec<ProgramObject>>, Problem> {
-    let programs = &service(&api)?.book.settings().programs;
-    let seen = programs.iter().filter(|program| client.sees(&api, program));
-    Listing(pairs).page(seen.map(object)).map(Json)
+    let listing = Listing(pairs);
+    let targets = Targets::of(&api, &client, &listing).await?;
+    let seen = service(&api)?.book.settings().programs.iter().filter(|program| client.sees(&api, program));
+    let shown = seen.filter_map(|program| {
+        let targets = targets.shown(&api, &client, program, &listing, &program.targets)?;
+        Some(ProgramObject { targets, ..object(program) })
+    });
+    listing.page(shown).map(Json)
 }
 
 /// Shows a program.
@@ -53,28 +96,65 @@ pub(super) async fn program(
     State(api): State<Arc<Api>>,
     client: Client,
     Path(id): Path<String>,
+    Query(pairs): Query<Vec<(String, String)>>,
 ) -> Result<Json<ProgramObject>, Problem> {
+    let listing = Listing(pairs);
+    let targets = Targets::of(&api, &client, &listing).await?;
     let program = service(&api)?.book.program(&id).filter(|program| client.sees(&api, program));
-    program.map(object).map(Json).ok_or_else(|| Problem::not_found("there is no such program, or no grant shows it"))
+    let shown = program.and_then(|program| {
+        let targets = targets.shown(&api, &client, program, &listing, &program.targets)?;
+        Some(Json(ProgramObject { targets, ..object(program) }))
+    });
+    shown.ok_or_else(|| Problem::not_found("there is no such program, or no grant shows it"))
 }
 
-/// Lists events, those with the smallest priority number first, then the newest.
+/// Lists events, those with the smallest priority number first, then the newest. `active=true` leaves out those that are over.
 pub(super) async fn events(
     State(api): State<Arc<Api>>,
     client: Client,
     Query(pairs): Query<Vec<(String, String)>>,
 ) -> Result<Json<Vec<Event>>, Problem> {
     let listing = Listing(pairs);
-    let book = &service(&api)?.book;
+    let only_active = match listing.of("active") {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(_) => return Err(Problem::field("active", "is neither true nor false")),
+    };
+    let targets = Targets::of(&api, &client, &listing).await?;
+    let (book, now) = (&service(&api)?.book, api.clock.now());
     let programs = book.settings().programs.iter().filter(|program| client.sees(&api, program));
     let programs = programs.filter(|program| listing.of("programID").is_none_or(|id| id == program.name));
-    let mut made: Vec<_> = programs.flat_map(|program| book.events(&program.name)).collect();
-    made.sort_by_key(|made| (made.event.priority.unwrap_or(u32::MAX), std::cmp::Reverse(made.ask.window.from)));
-    listing.page(made.into_iter().map(|made| made.event)).map(Json)
+    let mut shown = Vec::new();
+    for program in programs {
+        for made in book.events(&program.name) {
+            if made.cancelled.is_some() || (only_active && made.ask.over() <= now) {
+                continue;
+            }
+            let of = made.event.targets.as_deref().unwrap_or_default();
+            if let Some(targets) = targets.shown(&api, &client, program, &listing, of) {
+                shown.push((made.ask.window.from, Event { targets: Some(targets), ..made.event }));
+            }
+        }
+    }
+    shown.sort_by_key(|(from, event)| (event.priority.unwrap_or(u32::MAX), std::cmp::Reverse(*from)));
+    listing.page(shown.into_iter().map(|(_, event)| event)).map(Json)
 }
 
 /// Shows an event.
-pub(super) async fn event(State(api): State<Arc<Api>>, client: Client, Path(id): Path<String>) -> Result<Json<Event>, Problem> {
-    let found = service(&api)?.book.event(&id).filter(|(program, _)| client.sees(&api, program));
-    found.map(|(_, made)| Json(made.event)).ok_or_else(|| Problem::not_found("there is no such event, or no grant shows it"))
+pub(super) async fn event(
+    State(api): State<Arc<Api>>,
+    client: Client,
+    Path(id): Path<String>,
+    Query(pairs): Query<Vec<(String, String)>>,
+) -> Result<Json<Event>, Problem> {
+    let listing = Listing(pairs);
+    let targets = Targets::of(&api, &client, &listing).await?;
+    let found = service(&api)?.book.event(&id);
+    let found = found.filter(|(program, made)| made.cancelled.is_none() && client.sees(&api, program));
+    let shown = found.and_then(|(program, made)| {
+        let of = made.event.targets.as_deref().unwrap_or_default();
+        let targets = targets.shown(&api, &client, program, &listing, of)?;
+        Some(Json(Event { targets: Some(targets), ..made.event }))
+    });
+    shown.ok_or_else(|| Problem::not_found("there is no such event, or no grant shows it"))
 }

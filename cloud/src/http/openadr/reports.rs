@@ -7,31 +7,18 @@ use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use sha2::{Digest, Sha256};
-use wire::digest::to_hex;
 use wire::grants::Action;
-use wire::openadr::{self, Report, ReportRequest};
-use wire::{At, RecordKey};
+use wire::openadr::{Report, ReportRequest};
 
 use super::super::Api;
 use super::{Client, Listing, service};
-use crate::demand::{ReportFault, client_id};
+use crate::demand::{ReportFault, report_object};
 use crate::problem::Problem;
 
 /// Resources and intervals of one report, and values of one interval.
 const PARTS_MAX: usize = 100;
-
-fn object(key: &RecordKey, at: At, content: ReportRequest) -> Report {
-    let digest: [u8; 32] = Sha256::digest(key.to_string()).into();
-    let id = to_hex(&digest);
-    Report {
-        id: format!("report-{}", &id[..32]),
-        created_date_time: openadr::time_text(at),
-        modification_date_time: openadr::time_text(at),
-        client_id: client_id(key.series.sensor()),
-        content,
-    }
-}
+/// Under which name reports of nobody are kept, where nobody is let in.
+const ANONYMOUS: &str = "anonymous";
 
 /// All reports that the client may see: its own, and with a grant to query `demand/{program}/reports` everybody's.
 async fn seen(api: &Api, client: &Client, event: Option<&str>, program: Option<&str>) -> Result<Vec<Report>, Problem> {
@@ -48,9 +35,9 @@ async fn seen(api: &Api, client: &Client, event: Option<&str>, program: Option<&
             }
             let (book, of) = (book.clone(), of.clone());
             let heard = api.history.read(move |_| book.heard(&of, &made)).await?;
-            let own = |sensor: &str| client_id(sensor) == client_id(client.name());
-            let heard = heard.into_iter().filter(|heard| all || own(heard.key.series.sensor()));
-            reports.extend(heard.map(|heard| object(&heard.key, heard.at, heard.report)));
+            let name = if client.name().is_empty() { ANONYMOUS } else { client.name() };
+            let heard = heard.into_iter().filter(|heard| all || heard.key.series.sensor() == name);
+            reports.extend(heard.map(|heard| report_object(&heard.key, heard.at, heard.report)));
         }
     }
     Ok(reports)
@@ -91,12 +78,12 @@ pub(super) async fn add(
     if !client.may(&api, Action::Publish, program, "reports") {
         return Err(Problem::forbidden());
     }
-    let name = if client.name().is_empty() { "anonymous" } else { client.name() };
+    let name = if client.name().is_empty() { ANONYMOUS } else { client.name() };
     let now = api.clock.now();
     match service.book.report(name, &report, now).await {
         Ok(key) => {
             api.metrics.demand_reports.inc();
-            Ok((StatusCode::CREATED, Json(object(&key, now, report))))
+            Ok((StatusCode::CREATED, Json(report_object(&key, now, report))))
         }
         Err(ReportFault::NoEvent) => Err(no_event()),
         Err(fault @ (ReportFault::Name | ReportFault::TooMany)) => Err(Problem::conflict(fault.to_string())),
@@ -105,6 +92,11 @@ pub(super) async fn add(
             Err(Problem::unavailable())
         }
     }
+}
+
+/// A report can be neither changed nor removed.
+pub(super) async fn stays(_: Client) -> Problem {
+    Problem::refused("a report is a record, which is never changed or removed; post another one: the last result counts")
 }
 
 fn check(report: &ReportRequest) -> Result<(), Problem> {

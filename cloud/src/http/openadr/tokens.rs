@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::extract::{Query, State};
-use axum::http::header::{AUTHORIZATION, CACHE_CONTROL};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, HOST};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
@@ -16,7 +16,7 @@ use base64::engine::general_purpose::{STANDARD as BASE64, URL_SAFE_NO_PAD};
 use broker::Policy;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::super::Api;
@@ -56,17 +56,25 @@ impl Tokens {
         Ok(token)
     }
 
-    /// Whose a token is; `None` is nobody, where nobody is let in.
-    ///
-    /// # Errors
-    /// It does not hold.
-    pub(crate) fn user_of(&self, token: &str, policy: &Policy) -> Result<Option<String>, Problem> {
+    /// Whose a token is, `Some(None)` being nobody, where nobody is let in; `None` if none was issued here that holds.
+    pub(crate) fn user_of(&self, token: &str, policy: &Policy) -> Option<Option<String>> {
         let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         let issued = self.0.lock();
         let found = issued.get(&digest).filter(|issued| issued.until > Instant::now());
-        let user = found.map(|issued| issued.user.clone()).filter(|user| policy.knows(user.as_deref()));
-        user.ok_or_else(|| Problem::unauthorized("the token does not hold; ask for another one at auth/token"))
+        found.map(|issued| issued.user.clone()).filter(|user| policy.knows(user.as_deref()))
     }
+}
+
+/// Says where tokens are had: at the address under which the client has found this.
+pub(super) async fn server(State(api): State<Arc<Api>>, headers: HeaderMap) -> Result<Json<Value>, Problem> {
+    let base = match super::service(&api)?.book.settings().url.clone() {
+        Some(url) => url,
+        None => {
+            let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+            format!("http://{}/openadr3/3.1.0", host.ok_or_else(|| Problem::field("Host", "is missing"))?)
+        }
+    };
+    Ok(Json(json!({"tokenURL": format!("{}/auth/token", base.trim_end_matches('/'))})))
 }
 
 /// Issues a token for the credentials in the header, or `client_id` and `client_secret` in the form.

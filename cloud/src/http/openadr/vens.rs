@@ -1,4 +1,4 @@
-//! VENs: each client sees and changes its own.
+//! VENs: each client sees and changes its own, an operator all.
 
 use std::sync::Arc;
 
@@ -6,55 +6,65 @@ use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use wire::openadr::{Ven, VenRequest};
+use wire::grants::Action;
+use wire::openadr::clients::{VEN_BY_BL, VEN_BY_VEN};
+use wire::openadr::{ObjectType, Operation, Ven, VenRequest};
 
 use super::super::Api;
-use super::{Client, Listing, service};
-use crate::demand::{Vens, VensFault};
+use super::{Client, Listing, ask, check_name, check_targets};
+use crate::demand::{Clients, ClientsFault, Notice, Sees, Whose};
 use crate::problem::Problem;
 
 fn not_found() -> Problem {
     Problem::not_found("there is no such VEN, or it is another client's")
 }
 
-/// Asks the database on a thread that may block.
-async fn ask<T: Send + 'static>(
-    api: &Api,
-    client: &Client,
-    ask: impl FnOnce(&Vens, &str) -> Result<T, VensFault> + Send + 'static,
-) -> Result<T, Problem> {
-    let (vens, user) = (service(api)?.vens.clone(), client.name().to_owned());
-    match tokio::task::spawn_blocking(move || ask(&vens, &user)).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(fault @ (VensFault::Taken | VensFault::TooMany))) => Err(Problem::conflict(fault.to_string())),
-        Ok(Err(fault)) => {
-            tracing::error!(%fault, "the VENs can't be read or written");
-            Err(Problem::unavailable())
-        }
-        Err(fault) => {
-            tracing::error!(%fault, "a question about VENs ended without an answer");
-            Err(Problem::unavailable())
-        }
-    }
-}
-
-fn wanted(request: Result<Json<VenRequest>, JsonRejection>) -> Result<VenRequest, Problem> {
+/// The request, and whether it is an operator's.
+fn wanted(api: &Api, client: &Client, request: Result<Json<VenRequest>, JsonRejection>) -> Result<(VenRequest, bool), Problem> {
     let Json(request) = request.map_err(|fault| Problem::malformed(fault.body_text()))?;
-    if !(1..=128).contains(&request.ven_name.len()) {
-        return Err(Problem::field("venName", "is not 1 to 128 characters"));
+    check_name("venName", &request.ven_name)?;
+    check_targets(request.targets.as_deref())?;
+    match request.object_type.as_str() {
+        VEN_BY_VEN if request.targets.is_some() || request.client_id.is_some() => {
+            Err(Problem::refused("targets and clientID are for an operator to write, with objectType BL_VEN_REQUEST"))
+        }
+        VEN_BY_VEN => Ok((request, false)),
+        VEN_BY_BL if !client.is_operator(api, Action::Publish) => {
+            Err(Problem::refused("BL_VEN_REQUEST needs a grant to publish demand/clients; a VEN sends VEN_VEN_REQUEST"))
+        }
+        VEN_BY_BL => {
+            check_name("clientID", request.client_id.as_deref().unwrap_or_default())?;
+            Ok((request, true))
+        }
+        _ => Err(Problem::field("objectType", "is neither VEN_VEN_REQUEST nor BL_VEN_REQUEST")),
     }
-    Ok(request)
 }
 
-/// Lists the client's VENs.
+fn tell(
+    clients: &Clients,
+    sees: &Sees,
+    operation: Operation,
+    work: impl FnOnce(&crate::demand::Desk<'_>) -> Result<Option<(Ven, String)>, ClientsFault>,
+) -> Result<Option<Ven>, ClientsFault> {
+    clients.write(|desk| {
+        let Some((ven, user)) = work(desk)? else { return Ok(None) };
+        let notice = Notice::owned(ObjectType::Ven, operation, user, ven.targets.clone(), &ven);
+        sees.tell(desk, &notice)?;
+        Ok(Some(ven))
+    })
+}
+
+/// Lists VENs.
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     client: Client,
     Query(pairs): Query<Vec<(String, String)>>,
 ) -> Result<Json<Vec<Ven>>, Problem> {
     let listing = Listing(pairs);
-    let vens = ask(&api, &client, |vens, user| vens.of(user)).await?;
-    listing.page(vens.into_iter().filter(|ven| listing.of("venName").is_none_or(|name| name == ven.ven_name))).map(Json)
+    let (all, user) = (client.is_operator(&api, Action::Query), client.name().to_owned());
+    let vens = ask(&api, move |clients| clients.read(|desk| desk.vens(Whose::of(all, &user)))).await?;
+    let named = |ven: &Ven| listing.of("venName").is_none_or(|name| name == ven.ven_name) && listing.targets(&ven.targets);
+    listing.page(vens.into_iter().filter(named)).map(Json)
 }
 
 /// Makes one.
@@ -63,30 +73,42 @@ pub(super) async fn add(
     client: Client,
     request: Result<Json<VenRequest>, JsonRejection>,
 ) -> Result<(StatusCode, Json<Ven>), Problem> {
-    let (wanted, now) = (wanted(request)?, api.clock.now());
-    let made = ask(&api, &client, move |vens, user| vens.add(user, &wanted, now)).await?;
-    Ok((StatusCode::CREATED, Json(made)))
+    let (wanted, _) = wanted(&api, &client, request)?;
+    let user = wanted.client_id.clone().unwrap_or_else(|| client.name().to_owned());
+    let (now, sees) = (api.clock.now(), Sees::new(&api));
+    let made = ask(&api, move |clients| {
+        tell(clients, &sees, Operation::Create, |desk| Ok(Some((desk.add_ven(&user, &wanted, now)?, user))))
+    });
+    Ok((StatusCode::CREATED, Json(made.await?.ok_or_else(not_found)?)))
 }
 
 /// Shows one.
 pub(super) async fn one(State(api): State<Arc<Api>>, client: Client, Path(id): Path<String>) -> Result<Json<Ven>, Problem> {
-    let vens = ask(&api, &client, |vens, user| vens.of(user)).await?;
-    vens.into_iter().find(|ven| ven.id == id).map(Json).ok_or_else(not_found)
+    let (all, user) = (client.is_operator(&api, Action::Query), client.name().to_owned());
+    let found = ask(&api, move |clients| clients.read(|desk| desk.ven(Whose::of(all, &user), &id))).await?;
+    found.map(|(ven, _)| Json(ven)).ok_or_else(not_found)
 }
 
-/// Changes one.
+/// Changes one. Whose it is does not change.
 pub(super) async fn change(
     State(api): State<Arc<Api>>,
     client: Client,
     Path(id): Path<String>,
     request: Result<Json<VenRequest>, JsonRejection>,
 ) -> Result<Json<Ven>, Problem> {
-    let (wanted, now) = (wanted(request)?, api.clock.now());
-    let changed = ask(&api, &client, move |vens, user| vens.change(user, &id, &wanted, now)).await?;
-    changed.map(Json).ok_or_else(not_found)
+    let (wanted, by_operator) = wanted(&api, &client, request)?;
+    let (now, sees, user) = (api.clock.now(), Sees::new(&api), client.name().to_owned());
+    let changed = ask(&api, move |clients| {
+        let whose = Whose::of(by_operator, &user);
+        tell(clients, &sees, Operation::Update, |desk| desk.change_ven(whose, &id, &wanted, now))
+    });
+    changed.await?.map(Json).ok_or_else(not_found)
 }
 
-/// Removes one.
+/// Removes one, with its resources.
 pub(super) async fn remove(State(api): State<Arc<Api>>, client: Client, Path(id): Path<String>) -> Result<Json<Ven>, Problem> {
-    ask(&api, &client, move |vens, user| vens.remove(user, &id)).await?.map(Json).ok_or_else(not_found)
+    let (all, user, sees) = (client.is_operator(&api, Action::Publish), client.name().to_owned(), Sees::new(&api));
+    let removed =
+        ask(&api, move |clients| tell(clients, &sees, Operation::Delete, |desk| desk.remove_ven(Whose::of(all, &user), &id)));
+    removed.await?.map(Json).ok_or_else(not_found)
 }

@@ -1,9 +1,16 @@
-//! OpenADR 3.1 objects, as far as demand response here needs them: programs, events, reports, VENs.
+//! OpenADR 3.1 objects, as far as demand response here needs them: programs, events, reports; of VENs in [`clients`].
 //!
 //! Member names are those of the published schema (and of OpenLEADR's `openleadr-wire`). What others send may have more members; they are
 //! ignored. Times are RFC 3339, durations ISO 8601.
 
+pub mod clients;
+
 use serde::{Deserialize, Serialize};
+
+pub use clients::{
+    MqttBinding, MqttMethod, Notification, Notifiers, ObjectOperation, ObjectType, Operation, Resource, ResourceRequest,
+    Subscription, SubscriptionRequest, Topics, TopicsAnswer, Ven, VenRequest,
+};
 
 /// Reduction wanted, as a change of power: negative kW.
 pub const DISPATCH_SETPOINT_RELATIVE: &str = "DISPATCH_SETPOINT_RELATIVE";
@@ -189,11 +196,64 @@ pub struct Event {
     pub intervals: Option<Vec<Interval>>,
 }
 
+/// What is said to make or change an event.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EventRequest {
+    /// EVENT.
+    #[serde(default = "event_type")]
+    pub object_type: String,
+    /// The program.
+    #[serde(rename = "programID")]
+    pub program_id: String,
+    /// For people.
+    #[serde(default)]
+    pub event_name: Option<String>,
+    /// How long its intervals are repeated.
+    #[serde(default)]
+    pub duration: Option<String>,
+    /// Smaller goes first; none is last.
+    #[serde(default)]
+    pub priority: Option<u32>,
+    /// Who is meant.
+    #[serde(default)]
+    pub targets: Option<Vec<String>>,
+    /// Which reports are wanted.
+    #[serde(default)]
+    pub report_descriptors: Option<Vec<ReportDescriptor>>,
+    /// Kinds and units of its values.
+    #[serde(default)]
+    pub payload_descriptors: Option<Vec<PayloadDescriptor>>,
+    /// When.
+    #[serde(default)]
+    pub interval_period: Option<IntervalPeriod>,
+    /// How much.
+    #[serde(default)]
+    pub intervals: Option<Vec<Interval>>,
+}
+
 fn event_type() -> String {
     "EVENT".to_owned()
 }
 
+/// `start` of an event that is withdrawn: with a duration of zero it lies in the past, and lasts for no time.
+pub const WITHDRAWN_START: &str = "0001-01-01T00:00:00Z";
+
 impl Event {
+    /// The event as it is said again once it is cancelled: the way that the standard's guide names.
+    #[must_use]
+    pub fn withdrawn(&self, at: crate::At) -> Self {
+        let never = IntervalPeriod { start: WITHDRAWN_START.to_owned(), duration: Some(duration_text(0)), randomize_start: None };
+        Self { interval_period: Some(never), modification_date_time: time_text(at), ..self.clone() }
+    }
+
+    /// Whether it was cancelled.
+    #[must_use]
+    pub fn is_withdrawn(&self) -> bool {
+        let duration = self.interval_period.as_ref().and_then(|period| period.duration.as_deref());
+        duration.and_then(duration_nanos) == Some(0)
+    }
+
     /// The first number of a kind in its first interval that has one.
     #[must_use]
     pub fn number(&self, kind: &str) -> Option<f64> {
@@ -265,41 +325,6 @@ pub struct Report {
     /// What was said.
     #[serde(flatten)]
     pub content: ReportRequest,
-}
-
-/// A client that takes part.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Ven {
-    /// Unique for good.
-    pub id: String,
-    /// RFC 3339.
-    pub created_date_time: String,
-    /// RFC 3339.
-    pub modification_date_time: String,
-    /// VEN.
-    pub object_type: String,
-    /// The user.
-    #[serde(rename = "clientID")]
-    pub client_id: String,
-    /// The name that it chose.
-    pub ven_name: String,
-    /// What it says about itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub attributes: Option<Vec<ValuesMap>>,
-    /// Empty: who sees what is a matter of grants.
-    pub targets: Vec<String>,
-}
-
-/// What a client says to become a VEN.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct VenRequest {
-    /// The name that it chooses.
-    pub ven_name: String,
-    /// What it says about itself.
-    #[serde(default)]
-    pub attributes: Option<Vec<ValuesMap>>,
 }
 
 /// An ISO 8601 duration of whole nanoseconds as text: `PT15M`.
