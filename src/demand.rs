@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use anyhow::Context;
 use chassis::Exit;
+use cloud::demand::baseline::{Baseline, Method};
 use cloud::{DemandView, EventView, Receipt, Status};
-use reqwest::Method;
 
 use crate::host;
 use crate::http::Cloud;
@@ -34,7 +34,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
 async fn ask(args: Args) -> anyhow::Result<Exit> {
     let mut parameters = vec![("limit", args.limit.to_string())];
     parameters.extend(args.program.clone().map(|program| ("program", program)));
-    let request = args.cloud.request(Method::GET, "/api/v1/demand")?.query(&parameters);
+    let request = args.cloud.request(reqwest::Method::GET, "/api/v1/demand")?.query(&parameters);
     let answer = args.cloud.send(request).await?.text().await?;
     let view: DemandView = serde_json::from_str(&answer).context("the cloud's answer can't be read")?;
     host::print(&if args.json { format!("{answer}\n") } else { table(&view.events, args.parts)? })?;
@@ -67,10 +67,21 @@ fn table(events: &[EventView], parts: bool) -> Result<String, std::fmt::Error> {
         if !parts {
             continue;
         }
+        let of = &event.coverage_during;
+        let (reported, estimated, missing) = (of.reported, of.estimated, of.missing);
+        writeln!(
+            text,
+            "  {} of {} meters reported during the event, {estimated} are estimated, {missing} missing: {}",
+            reported, of.meters, event.quality
+        )?;
         told(&mut text, "asked", Some(&event.asked))?;
+        event.earlier.iter().try_for_each(|receipt| told(&mut text, "before", Some(receipt)))?;
+        told(&mut text, "cancelled", event.cancelled.as_ref())?;
         for part in &event.parts {
             let (promised, measured) = (kw(part.promised_kw), kw(part.measured_kw));
-            writeln!(text, "  {:<30}  promised {promised} kW, measured {measured} kW", part.sensor)?;
+            let opted = if part.opted_out { " (opted out)" } else { "" };
+            let baseline = baseline(part.baseline.as_ref());
+            writeln!(text, "  {:<30}  promised {promised} kW{opted}, measured {measured} kW{baseline}", part.sensor)?;
             told(&mut text, "promise", part.promise.as_ref())?;
             told(&mut text, "result", part.result.as_ref())?;
         }
@@ -79,9 +90,20 @@ fn table(events: &[EventView], parts: bool) -> Result<String, std::fmt::Error> {
     Ok(text)
 }
 
+/// What the measured reduction is measured from.
+fn baseline(of: Option<&Baseline>) -> String {
+    match of {
+        None => String::new(),
+        Some(Baseline { kw, method: Method::IntervalBefore }) => format!(" from {kw:.3} kW, the interval before"),
+        Some(Baseline { kw, method: Method::HighDays { days, of, factor } }) => {
+            format!(" from {kw:.3} kW, the {days} highest of the last {of} similar days times {factor:.3}")
+        }
+    }
+}
+
 fn told(text: &mut String, what: &str, receipt: Option<&Receipt>) -> std::fmt::Result {
     match receipt {
-        Some(receipt) => writeln!(text, "    {what:<8} {}  {}", receipt.key, rung(receipt)),
+        Some(receipt) => writeln!(text, "    {what:<9} {}  {}", receipt.key, rung(receipt)),
         None => Ok(()),
     }
 }
@@ -121,7 +143,9 @@ mod tests {
                 "end":"1970-01-01T00:00:31.000000000Z","asked_kw":4.0,"promised_kw":3.5,"measured_kw":3.25,"area_before_kw":14.0,
                 "area_during_kw":10.75,"asked":{"key":"cityA/cloud/forebay/demand/peak@1.1","rung":"on-chain"},
                 "settled":{"key":"cityA/cloud/forebay/demand/peak@1.2","rung":"batched"},
-                "parts":[{"sensor":"cityA/u1","promised_kw":3.5,"measured_kw":3.25,"reported_kw":null,
+                "coverage_during":{"meters":3,"reported":2,"estimated":0,"missing":1},"quality":"MISSING",
+                "parts":[{"sensor":"cityA/u1","promised_kw":3.5,"measured_kw":3.25,
+                    "baseline":{"kw":6.0,"method":"high-days","days":4,"of":5,"factor":1.1},"reported_kw":null,
                     "promise":{"key":"cityA/u1/forebay/demand/peak@2.1","rung":"on-chain"},"result":null}]}]}"#,
         )
         .unwrap();
@@ -130,7 +154,9 @@ mod tests {
         let expected =
             ["peak-10000", "1970-01-01T00:00:11", "settled", "4.000", "3.500", "3.250", "14.000", ">", "10.750", "2", "of", "3"];
         assert_eq!(lines[1], expected);
-        assert_eq!(lines[4], ["promise", "cityA/u1/forebay/demand/peak@2.1", "on-chain"]);
+        assert!(text.contains("2 of 3 meters reported during the event, 0 are estimated, 1 missing: MISSING"), "{text}");
+        assert!(text.contains("from 6.000 kW, the 4 highest of the last 5 similar days times 1.100"), "{text}");
+        assert_eq!(lines[5], ["promise", "cityA/u1/forebay/demand/peak@2.1", "on-chain"]);
         assert_eq!(table(&[], true).unwrap(), "nothing was asked\n");
     }
 }

@@ -7,6 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use chassis::{ManualClock, Span};
+use cloud::demand::baseline::{self, Baseline};
+use cloud::demand::sums::Coverage;
 use cloud::demand::{Demand, Program};
 use cloud::{Config, DemandView, Rung, Status};
 use reqwest::Method;
@@ -95,6 +97,10 @@ async fn b6_c13_over_the_limit_is_asked_promised_measured_and_settled_and_a_rest
     assert_eq!((event.area_before_kw, event.area_during_kw), (14.0, 10.5));
     let part = &event.parts[0];
     assert_eq!((part.sensor.as_str(), part.promised_kw, part.measured_kw), ("cityA/u1", Some(3.5), Some(3.5)));
+    // There is no day before this: the interval before stands for the baseline. m2 never said a number.
+    assert_eq!(part.baseline, Some(Baseline { kw: 6.0, method: baseline::Method::IntervalBefore }));
+    assert_eq!(event.coverage_during, Coverage { meters: 3, reported: 2, estimated: 0, missing: 1 });
+    assert_eq!((event.quality.as_str(), event.missing[0].as_str()), ("MISSING", "cityA/m2"));
     assert_eq!(part.promise.as_ref().unwrap().key.to_string(), "cityA/u1/forebay/demand/peak@e.12");
     assert_eq!(part.promise.as_ref().unwrap().rung, Rung::CloudDurable);
     town.stop().await;
@@ -118,7 +124,7 @@ async fn b6_within_the_limit_nothing_is_asked_and_nobody_else_speaks_on_the_topi
     let relay = town.client("relay-1").await;
     relay.send(&steady(Frame::new(1), "cityA/m1", 1..10, "10")).await;
     clock.set(11 * SECOND);
-    relay.send(&steady(Frame::new(2), "cityA/m1", 11..20, "10.5")).await;
+    relay.send(&steady(Frame::new(2), "cityA/m1", 10..20, "10.5")).await;
     clock.set(21 * SECOND);
     eventually("an event of the second interval", async || !table(&town, "").await.events.is_empty()).await;
     let events = table(&town, "").await.events;
@@ -251,5 +257,72 @@ async fn c13_programs_events_and_reports_are_a_matter_of_grants() {
     assert_eq!(town.get("u1", "/openadr3/3.1.0/programs").await.0, 200, "Basic credentials do as well");
     assert_eq!(town.get("eve", "/api/v1/demand?program=peak").await.0, 403);
     assert_eq!(Foreign::login(&town, "operator").await.get("reports").await.1.as_array().unwrap().len(), 1);
+    town.stop().await;
+}
+
+const DAY: i64 = 86_400 * SECOND;
+
+/// A frame of readings of a sensor at any times.
+fn readings(number: u64, sensor: &str, first_seq: u64, values: &[(i64, &str)]) -> Frame {
+    let mut frame = Frame::new(number);
+    let mut run = wire::RunBuilder::new(format!("{sensor}/power/active").parse().unwrap(), wire::Operation::Forward);
+    values.iter().for_each(|(at, kw)| run.push(*at, kw.as_bytes()).unwrap());
+    run.write(wire::Epoch(0xe), first_seq, &mut frame.runs);
+    frame
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c13_a_settlement_takes_the_days_before_as_the_baseline_and_leaves_out_those_with_an_event() {
+    let (_dir, path) = folder();
+    // Six weekdays with the same hour, the third of them with an event: 1970-01-05 is a Monday.
+    let (monday, clock) = (4 * DAY, Arc::new(ManualClock::new(0)));
+    let town = Town::start_at(with_demand(dev(&path)), clock.clone()).await;
+    let relay = town.client("relay-1").await;
+    let days = [0, 1, 2, 3, 4, 7].map(|day| monday + day * DAY);
+    let (mut seq, mut number) = (1, 1);
+    for (day, kw) in days.into_iter().zip(["5", "6", "1", "7", "8", "6"]) {
+        // Half a minute before, and half a minute from the start on.
+        let before = (0..3).map(|step| (day + step * 10 * SECOND, "3"));
+        let during = (3..6).map(|step| (day + step * 10 * SECOND, kw));
+        let values: Vec<_> = before.chain(during).collect();
+        relay.send(&readings(number, "cityA/u1", seq, &values)).await;
+        (seq, number) = (seq + 6, number + 1);
+    }
+    let event = |start: i64| {
+        json!({"programID": "peak", "intervalPeriod": {"start": wire::openadr::time_text(start), "duration": "PT20S"},
+            "intervals": [{"id": 0, "payloads": [{"type": "DISPATCH_SETPOINT_RELATIVE", "values": [-2.0]}]}]})
+    };
+    let post = async |start: i64| {
+        let request = reqwest::Client::new().post(format!("http://{}/openadr3/3.1.0/events", town.http)).json(&event(start));
+        let answer: Value = request.send().await.unwrap().json().await.unwrap();
+        answer["id"].as_str().unwrap().to_owned()
+    };
+    clock.set(days[2] + 20 * SECOND);
+    post(days[2] + 30 * SECOND).await;
+    let today = monday + 8 * DAY;
+    let before: Vec<_> = (0..3).map(|step| (today + step * 10 * SECOND, "3.3")).collect();
+    relay.send(&readings(number, "cityA/u1", seq, &before)).await;
+    clock.set(today + 31 * SECOND);
+    let id = post(today + 32 * SECOND).await;
+    let mut said = Frame::new(number + 1);
+    let mut run = wire::RunBuilder::new("cityA/u1/forebay/demand/peak".parse().unwrap(), wire::Operation::Forward);
+    run.push(today + 31 * SECOND, promise(&id, 2.0).as_bytes()).unwrap();
+    run.write(wire::Epoch(0xe), 1, &mut said.runs);
+    relay.send(&said).await;
+    let during: Vec<_> = (3..6).map(|step| (today + step * 10 * SECOND, "4")).collect();
+    relay.send(&readings(number + 2, "cityA/u1", seq + 3, &during)).await;
+    clock.set(today + 60 * SECOND);
+    let now = async || table(&town, "").await.events.into_iter().find(|event| event.event == id).unwrap();
+    eventually("the settlement", async || now().await.status == Status::Settled).await;
+    let event = now().await;
+    let found = event.parts[0].baseline.unwrap();
+    // Of 6, 8, 7, 6 and 5 the four highest, a tenth more than on those days: 3.3 instead of 3 just before.
+    assert!(
+        matches!(found.method, baseline::Method::HighDays { days: 4, of: 5, factor } if (factor - 1.1).abs() < 1e-9),
+        "{found:?}"
+    );
+    assert!((found.kw - 6.75 * 1.1).abs() < 1e-9, "{found:?}");
+    let measured = event.parts[0].measured_kw.unwrap();
+    assert!((measured - (6.75 * 1.1 - 4.0)).abs() < 1e-9, "{measured}");
     town.stop().await;
 }

@@ -218,16 +218,19 @@ fn open_responder(
     link.keep_alive = config.send.keep_alive.duration();
     let series = Series::new(&config.sensor, &demand.stream)
         .map_err(|fault| ConfigFault::key("demand.stream", format!("is not the name of a stream: {fault}")))?;
-    let gauge = Arc::new(Gauge::new(series, demand.unit.kilowatts()));
+    let baseline = i64::try_from(demand.baseline.duration().as_nanos()).unwrap_or(i64::MAX);
+    let gauge = Arc::new(Gauge::new(series, demand.unit.kilowatts(), baseline));
     let outbox = outbox.with_gauge(gauge.clone());
     let responder = Responder {
         outbox: outbox.clone(),
         sensor: config.sensor.clone(),
         link,
         programs: demand.programs.clone(),
+        targets: demand.targets.clone(),
+        opt_out_file: demand.opt_out_file.clone(),
         policy: Policy { curtailable_kw: demand.curtailable_kw, minimum_kw: demand.minimum_kw },
         gauge,
-        baseline: i64::try_from(demand.baseline.duration().as_nanos()).unwrap_or(i64::MAX),
+        baseline,
         setpoint: Arc::new(watch::Sender::new(None)),
         metrics: metrics.clone(),
         clock: parts.clock.clone(),

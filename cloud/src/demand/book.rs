@@ -4,72 +4,22 @@ use std::collections::BTreeMap;
 use std::iter::repeat;
 use std::sync::Arc;
 
-use archive::{Append, AppendError, Archive, Cursor, Entry, Lane, ReadError, Scan};
+use archive::{Append, AppendError, Archive, Entry, Lane, ReadError};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use wire::openadr::{self, Event, EventRequest, Operation, ReportRequest};
+use wire::openadr::{self, EventRequest, Operation, ReportRequest};
 use wire::system::demand_stream;
 use wire::{At, Epoch, Intervals, RecordKey, RunBuilder, SensorId, Series};
 
 use super::config::{Demand, Program};
 use super::events::{self, RequestFault};
-use super::logic::{Ask, Heard, Means, Rules, Settlement, Watch, Window, settle};
+use super::logic::{Heard, Rules, Settlement, Watch, Window};
+use super::made::{EventRecord, Made};
+use super::records::{on_thread, read};
+use super::sums::Sum;
 
-/// Records that are read at once.
-const PIECE: usize = 1_000;
 /// Reports on one event that are looked at, for each who reports.
 const REPORTS_MAX: usize = 100;
-
-/// An event that was made.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Made {
-    /// As it was published last.
-    pub(crate) event: Event,
-    /// What it asks for.
-    pub(crate) ask: Ask,
-    /// Its record.
-    pub(crate) key: RecordKey,
-    /// When that was written.
-    pub(crate) changed: At,
-    /// Its records before it was changed, the oldest first.
-    pub(crate) earlier: Vec<RecordKey>,
-    /// When it was cancelled, and the record that says so.
-    pub(crate) cancelled: Option<(At, RecordKey)>,
-    /// What came of it, and the record that says so, once it is over.
-    pub(crate) settled: Option<(Settlement, RecordKey)>,
-}
-
-impl Made {
-    fn new(EventRecord { event, forebay: ask }: EventRecord, at: At, key: RecordKey) -> Self {
-        Self { event, ask, key, changed: at, earlier: Vec::new(), cancelled: None, settled: None }
-    }
-
-    /// Another record of the same event.
-    fn change(&mut self, EventRecord { event, forebay: ask }: EventRecord, at: At, key: RecordKey) {
-        let before = std::mem::replace(&mut self.key, key);
-        self.earlier.push(before);
-        (self.event, self.ask, self.changed) = (event, ask, at);
-    }
-
-    /// When the last terminal has ended.
-    pub(crate) fn ends(&self) -> At {
-        let over = self.ask.over();
-        self.cancelled.as_ref().map_or(over, |(at, _)| over.min(*at))
-    }
-
-    /// Whether it was cancelled before its start: then there is nothing to be measured.
-    pub(crate) fn is_void(&self) -> bool {
-        self.cancelled.as_ref().is_some_and(|(at, _)| *at <= self.ask.window.from)
-    }
-}
-
-/// An event as its record holds it: OpenADR, and one member more.
-#[derive(Serialize, Deserialize)]
-struct EventRecord {
-    #[serde(flatten)]
-    event: Event,
-    forebay: Ask,
-}
 
 /// A settlement as its record holds it.
 #[derive(Serialize, Deserialize)]
@@ -232,12 +182,12 @@ impl Book {
         &self,
         program: &Program,
         interval: Window,
-        area_kw: f64,
+        area: &Sum,
         now: At,
     ) -> Result<Option<Made>, WriteFault> {
         let _changing = self.0.changing.lock().await;
         let Some(mut watch) = self.0.pages.lock().get(&program.name).map(|page| page.watch) else { return Ok(None) };
-        let asked = watch.judge(&Rules::of(program), interval, area_kw, now);
+        let asked = watch.judge(&Rules::of(program), interval, area, now);
         let made = match asked {
             None => None,
             Some(ask) => {
@@ -252,16 +202,16 @@ impl Book {
         Ok(made)
     }
 
-    /// Makes an event that an operator wants; `baseline` is the interval before, in which the area took `area_kw`.
+    /// Makes an event that an operator wants; `baseline` is the interval before, in which the area took `area`.
     pub(crate) async fn post(
         &self,
         program: &Program,
         request: EventRequest,
-        (baseline, area_kw): (Window, f64),
+        (baseline, area): (Window, &Sum),
         now: At,
     ) -> Result<Made, PostFault> {
         let _changing = self.0.changing.lock().await;
-        let ask = events::ask(program, &request, (baseline, area_kw), now)?;
+        let ask = events::ask(program, &request, (baseline, (area.kw, area.coverage)), now)?;
         let id = (0_u32..).map(|count| events::posted_id(program, now, count)).find(|id| self.event(id).is_none());
         let id = id.ok_or_else(|| WriteFault::Record("it has no id".to_owned()))?;
         let record = EventRecord { event: events::of_request(program, request, id, (now, now)), forebay: ask };
@@ -283,12 +233,12 @@ impl Book {
         if request.program_id != program.name {
             return Err(RequestFault::new("programID", "is another one than that of the event; make a new event").into());
         }
-        let ask = events::ask(program, &request, (made.ask.baseline, made.ask.area_kw), now)?;
+        let ask = events::ask(program, &request, (made.ask.baseline, (made.ask.area_kw, made.ask.coverage)), now)?;
         let created = openadr::time_nanos(&made.event.created_date_time).unwrap_or(now);
         let record = EventRecord { event: events::of_request(program, request, id.to_owned(), (created, now)), forebay: ask };
         let written = self.write_event(program, record, now).await?;
         self.update(program, id, |known| {
-            known.change(EventRecord { event: written.event, forebay: written.ask }, now, written.key);
+            known.change(EventRecord { event: written.event, forebay: written.ask }, written.key);
         })
         .ok_or(PostFault::NoEvent)
     }
@@ -310,7 +260,7 @@ impl Book {
     async fn write_event(&self, program: &Program, record: EventRecord, now: At) -> Result<Made, WriteFault> {
         let series = program.series(&self.0.cloud).ok_or_else(|| WriteFault::Record("its series".to_owned()))?;
         let key = self.write(&series, now, &record).await?;
-        Ok(Made::new(record, now, key))
+        Ok(Made::new(record, key))
     }
 
     fn update(&self, program: &Program, id: &str, change: impl FnOnce(&mut Made)) -> Option<Made> {
@@ -411,35 +361,13 @@ impl Book {
         Ok(self.write(&series, now, report).await?)
     }
 
-    /// Mean power of every sensor of a program's area in the windows, kilowatts. Readings that are no numbers are left out.
-    pub(crate) fn means<const N: usize>(
-        &self,
-        program: &Program,
-        windows: [Window; N],
-    ) -> Result<BTreeMap<SensorId, [Option<f64>; N]>, ReadError> {
-        let mut means = BTreeMap::new();
-        for series in self.0.archive.series_like(&format!("{}/+/{}", program.area, program.stream)) {
-            let mut of = [None; N];
-            for (mean, window) in of.iter_mut().zip(windows) {
-                let (mut sum, mut count) = (0.0, 0_u64);
-                walk(&self.0.archive, &series, window, |entry| {
-                    let value = std::str::from_utf8(&entry.record.payload).ok().and_then(|text| text.trim().parse::<f64>().ok());
-                    if let Some(value) = value.filter(|value| value.is_finite()) {
-                        (sum, count) = (sum + program.unit.kilowatts(value), count + 1);
-                    }
-                })?;
-                *mean = (count > 0).then(|| sum / count as f64);
-            }
-            means.insert(series.sensor_id(), of);
-        }
-        Ok(means)
+    pub(super) fn archive(&self) -> &Archive {
+        &self.0.archive
     }
 
-    /// The last interval whose grace is over, and what the area took in it.
-    pub(crate) fn before(&self, program: &Program, now: At) -> Result<(Window, f64), ReadError> {
-        let baseline = Rules::of(program).last_interval(now);
-        let means = self.means(program, [baseline])?;
-        Ok((baseline, means.values().filter_map(|[mean]| *mean).sum()))
+    /// Where the cloud's own records of a program are.
+    pub(super) fn own(&self, program: &Program) -> Option<Series> {
+        program.series(&self.0.cloud)
     }
 
     /// Reports on an event, of everybody.
@@ -474,17 +402,6 @@ impl Book {
         Ok(entries.into_iter().filter_map(report).collect())
     }
 
-    /// What is known of an event now: its settlement, or what it would be if the event ended now.
-    pub(crate) fn standing(&self, program: &Program, made: &Made, now: At) -> Result<Settlement, ReadError> {
-        if let Some((settlement, _)) = &made.settled {
-            return Ok(settlement.clone());
-        }
-        let Window { from, to } = made.ask.common();
-        let during = Window { from, to: to.min(now).min(made.ends()).max(from) };
-        let means: Means = self.means(program, [made.ask.baseline, during])?;
-        Ok(settle(&made.ask, self.heard(program, made)?, &means))
-    }
-
     /// Writes a record of the cloud's own, and says which it is.
     async fn write(&self, series: &Series, at: At, content: &impl Serialize) -> Result<RecordKey, WriteFault> {
         let refused = |fault: &dyn std::fmt::Display| WriteFault::Record(fault.to_string());
@@ -508,10 +425,10 @@ impl Page {
         let (payload, at, key) = (&entry.record.payload, entry.record.at, entry.record.key);
         if let Ok(record) = serde_json::from_slice::<EventRecord>(payload) {
             match self.of(&record.event.id) {
-                Some(known) => known.change(record, at, key),
+                Some(known) => known.change(record, key),
                 None => {
                     self.watch.has_asked(&record.forebay);
-                    self.made.push(Made::new(record, at, key));
+                    self.made.push(Made::new(record, key));
                 }
             }
         } else if let Ok(record) = serde_json::from_slice::<SettlementRecord>(payload) {
@@ -532,33 +449,5 @@ impl Page {
     /// The watch goes by the events as they are now.
     fn settle_watch(&mut self) {
         self.watch.is_busy_until(self.made.iter().map(Made::ends).max().unwrap_or_default());
-    }
-}
-
-/// Reads on a thread where waiting for the disk hurts nobody.
-pub(super) async fn on_thread<T: Send + 'static>(
-    read: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
-) -> Result<T, ReadError> {
-    tokio::task::spawn_blocking(read).await.unwrap_or_else(|ended| std::panic::resume_unwind(ended.into_panic()))
-}
-
-fn read(archive: &Archive, series: &Series, window: Window) -> Result<Vec<Entry>, ReadError> {
-    let mut all = Vec::new();
-    walk(archive, series, window, |entry| all.push(entry))?;
-    Ok(all)
-}
-
-/// Shows every record of a series within a window, in order of time.
-fn walk(archive: &Archive, series: &Series, window: Window, mut show: impl FnMut(Entry)) -> Result<(), ReadError> {
-    let mut after = None;
-    loop {
-        let scan = Scan { series: series.clone(), from: window.from, to: window.to, after, limit: PIECE };
-        let entries = archive.scan(&scan)?;
-        let is_all = entries.len() < PIECE;
-        after = entries.last().map(|entry| Cursor::after(&entry.record));
-        entries.into_iter().for_each(&mut show);
-        if is_all {
-            return Ok(());
-        }
     }
 }

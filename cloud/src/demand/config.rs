@@ -3,10 +3,12 @@
 use chassis::Span;
 use serde::Deserialize;
 use wire::openadr::is_id;
+use wire::power::Kind;
 use wire::system::demand_stream;
 use wire::topics::SegmentName;
 use wire::{SensorId, Series};
 
+use super::baseline::Terms;
 use super::callbacks::Callbacks;
 use crate::config::ConfigError;
 
@@ -49,24 +51,37 @@ fn kept() -> Span {
     Span::seconds(7 * 86_400)
 }
 
-/// In which unit the readings of a stream are: text that is a number.
+/// In which unit the readings of a stream are: text that is a number. Limits, promises and sums are always power, in kilowatts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 pub enum Unit {
-    /// Kilowatts.
+    /// Power, kilowatts: a reading counts until the next one.
     #[default]
     #[serde(rename = "kW")]
     Kilowatt,
-    /// Watts.
+    /// Power, watts.
     #[serde(rename = "W")]
     Watt,
+    /// Energy, kilowatt hours: a register that counts up. Power is what it gains, over the time between two readings.
+    #[serde(rename = "kWh")]
+    KilowattHour,
+    /// Energy, watt hours.
+    #[serde(rename = "Wh")]
+    WattHour,
 }
 
 impl Unit {
-    /// A value of this unit in kilowatts.
-    pub(crate) fn kilowatts(self, value: f64) -> f64 {
+    /// A value of this unit in kilowatts, or kilowatt hours.
+    pub(crate) fn kilo(self, value: f64) -> f64 {
         match self {
-            Self::Kilowatt => value,
-            Self::Watt => value / 1_000.0,
+            Self::Kilowatt | Self::KilowattHour => value,
+            Self::Watt | Self::WattHour => value / 1_000.0,
+        }
+    }
+
+    pub(crate) const fn kind(self) -> Kind {
+        match self {
+            Self::Kilowatt | Self::Watt => Kind::Power,
+            Self::KilowattHour | Self::WattHour => Kind::Energy,
         }
     }
 }
@@ -90,6 +105,12 @@ pub struct Program {
     /// Power is averaged over intervals of this length, which begin at whole multiples of it since 1970.
     #[serde(default = "quarter")]
     pub interval: Span,
+    /// For how long a reading counts at most, and how far two readings of a register may be apart; as long as the interval without it.
+    #[serde(default)]
+    pub hold: Option<Span>,
+    /// How baselines are made.
+    #[serde(default)]
+    pub baseline: Terms,
     /// How long after an interval's end its readings are waited for.
     #[serde(default = "grace")]
     pub grace: Span,
@@ -137,6 +158,8 @@ impl Program {
             unit: Unit::default(),
             limit_kw,
             interval: quarter(),
+            hold: None,
+            baseline: Terms::default(),
             grace: grace(),
             notice: notice(),
             duration: quarter(),
@@ -144,6 +167,12 @@ impl Program {
             priority: 0,
             targets: Vec::new(),
         }
+    }
+
+    /// For how long a reading counts, nanoseconds.
+    pub(crate) fn hold(&self) -> i64 {
+        let span = self.hold.unwrap_or(self.interval);
+        i64::try_from(span.duration().as_nanos()).unwrap_or(i64::MAX / 4)
     }
 
     /// Where the cloud `name` writes events and settlements of this program.
@@ -201,6 +230,12 @@ impl Demand {
             }
             if program.interval.duration().is_zero() {
                 return fault(key("interval"), "must not be zero");
+            }
+            if program.hold.is_some_and(|hold| hold.duration().is_zero()) {
+                return fault(key("hold"), "must not be zero; leave it out, and it is as long as the interval");
+            }
+            if let Err((name, fix)) = program.baseline.check() {
+                return fault(key(&format!("baseline.{name}")), fix);
             }
             if program.duration.duration() <= program.randomize_start.duration() {
                 return fault(

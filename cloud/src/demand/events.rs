@@ -10,6 +10,7 @@ use wire::openadr::{
 
 use super::config::Program;
 use super::logic::{Ask, Window};
+use super::sums::Coverage;
 
 /// Longest event: a week.
 const DURATION_MAX: i64 = 7 * 86_400_000_000_000;
@@ -34,7 +35,7 @@ impl RequestFault {
 pub(crate) fn ask(
     program: &Program,
     request: &EventRequest,
-    (baseline, area_kw): (Window, f64),
+    (baseline, (area_kw, coverage)): (Window, (f64, Coverage)),
     now: At,
 ) -> Result<Ask, RequestFault> {
     let fault = |field, why| Err(RequestFault::new(field, why));
@@ -68,7 +69,7 @@ pub(crate) fn ask(
     }
     match number_of(&interval.payloads, openadr::DISPATCH_SETPOINT_RELATIVE) {
         Some(change) if change < 0.0 => {
-            Ok(Ask { asked_kw: -change, area_kw, limit_kw: program.limit_kw, baseline, window, randomize })
+            Ok(Ask { asked_kw: -change, area_kw, coverage, limit_kw: program.limit_kw, baseline, window, randomize })
         }
         _ => fault("intervals[0].payloads", "has no DISPATCH_SETPOINT_RELATIVE below 0, in kW: what the area shall take less"),
     }
@@ -143,7 +144,9 @@ fn wanted() -> Vec<ReportDescriptor> {
         (openadr::USAGE, openadr::KWH),
     ];
     let report = |(kind, units): (&str, &str)| ReportDescriptor { payload_type: kind.to_owned(), units: Some(units.to_owned()) };
-    wanted.into_iter().map(report).collect()
+    let without_unit = [openadr::OPERATING_STATE, openadr::DATA_QUALITY];
+    let without_unit = without_unit.map(|kind| ReportDescriptor { payload_type: kind.to_owned(), units: None });
+    wanted.into_iter().map(report).chain(without_unit).collect()
 }
 
 #[cfg(test)]
@@ -165,7 +168,7 @@ mod tests {
     #[test]
     fn c13_an_operators_event_asks_for_one_reduction_in_one_stretch_of_time_or_is_refused_by_field() {
         let program = Program::new("peak", "a", 10.0);
-        let before = (Window { from: 0, to: 10 * SECOND }, 8.0);
+        let before = (Window { from: 0, to: 10 * SECOND }, (8.0, Coverage::default()));
         let asked = ask(&program, &request(|_| ()), before, 20 * SECOND).unwrap();
         assert_eq!((asked.asked_kw, asked.area_kw, asked.randomize), (2.5, 8.0, 5 * SECOND));
         assert_eq!(asked.window, Window { from: 60 * SECOND, to: 90 * SECOND });

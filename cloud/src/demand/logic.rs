@@ -1,16 +1,19 @@
 //! When less power is asked for, how much, and what came of it. Pure: measurements and the time come in, decisions go out.
 //!
-//! An area's load is the sum, over its sensors, of the mean of each one's readings in an interval. When it is above the limit, an event asks
-//! for the difference. While an event runs no interval that it touches leads to another: its effect is not known yet. The baseline of
-//! an event is the interval that led to it.
+//! An area's load is the sum, over its sensors, of each one's mean in an interval ([`super::sums`]). When it is above the limit, an event
+//! asks for the difference. While an event runs no interval that it touches leads to another: its effect is not known yet. What was measured
+//! is what a meter would have taken ([`super::baseline`]) less what it took.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use wire::openadr::{DEMAND, LOAD_SHED_DELTA_AVAILABLE, ReportRequest, USAGE};
+use wire::openadr::{DEMAND, LOAD_SHED_DELTA_AVAILABLE, OPERATING_STATE, OPTED_OUT, ReportRequest, USAGE};
+use wire::power::Mean;
 use wire::{At, RecordKey, SensorId};
 
+use super::baseline::Baseline;
 use super::config::Program;
+use super::sums::{Coverage, Sum};
 
 /// From one time to another, the end not included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +62,9 @@ pub struct Ask {
     pub asked_kw: f64,
     /// What the area took in the baseline.
     pub area_kw: f64,
+    /// How many meters that is made of.
+    #[serde(default)]
+    pub coverage: Coverage,
     /// What it may take.
     pub limit_kw: f64,
     /// The interval that led to the event.
@@ -109,15 +115,16 @@ impl Watch {
     }
 
     /// Judges what an interval's load was.
-    pub(crate) fn judge(&mut self, rules: &Rules, interval: Window, area_kw: f64, now: At) -> Option<Ask> {
+    pub(crate) fn judge(&mut self, rules: &Rules, interval: Window, area: &Sum, now: At) -> Option<Ask> {
         self.judged = self.judged.max(interval.to);
-        if interval.from < self.busy_until || area_kw <= rules.limit_kw {
+        if interval.from < self.busy_until || area.kw <= rules.limit_kw {
             return None;
         }
         let from = now.saturating_add(rules.notice);
         let ask = Ask {
-            asked_kw: area_kw - rules.limit_kw,
-            area_kw,
+            asked_kw: area.kw - rules.limit_kw,
+            area_kw: area.kw,
+            coverage: area.coverage,
             limit_kw: rules.limit_kw,
             baseline: interval,
             window: Window { from, to: from.saturating_add(rules.duration) },
@@ -139,24 +146,33 @@ pub(crate) struct Heard {
 /// A terminal's part in an event.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Part {
-    /// What it promised, kilowatts; the first promise counts.
+    /// What it promised, kilowatts: the last promise before the event's start, and without one the first after it.
     pub promised_kw: Option<f64>,
+    /// Whether that says that the user takes no part.
+    #[serde(default)]
+    pub opted_out: bool,
     /// The record that promises.
     pub promise: Option<RecordKey>,
     /// What it says it took during the event, kilowatts; the last word counts.
     pub reported_kw: Option<f64>,
     /// The record that says so.
     pub result: Option<RecordKey>,
-    /// What its meter showed in the baseline, kilowatts.
+    /// What its meter showed in the interval before the event, kilowatts.
     pub before_kw: Option<f64>,
+    /// What it would have taken without the event, and how that was found.
+    #[serde(default)]
+    pub baseline: Option<Baseline>,
     /// What its meter showed during the event.
     pub during_kw: Option<f64>,
+    /// Share of the event that its readings cover.
+    #[serde(default)]
+    pub covered: Option<f64>,
 }
 
 impl Part {
-    /// The reduction that its meter shows; `None` without readings on both sides.
+    /// The reduction that its meter shows; `None` without a baseline or without readings during the event.
     pub fn measured_kw(&self) -> Option<f64> {
-        Some(self.before_kw? - self.during_kw?)
+        Some(self.baseline.map(|baseline| baseline.kw).or(self.before_kw)? - self.during_kw?)
     }
 }
 
@@ -173,27 +189,64 @@ pub struct Settlement {
     pub area_before_kw: f64,
     /// What it took during the event.
     pub area_during_kw: f64,
+    /// How many meters both are made of.
+    #[serde(default)]
+    pub coverage_before: Coverage,
+    /// During the event.
+    #[serde(default)]
+    pub coverage_during: Coverage,
+    /// Meters that count with an estimate during the event, the first hundred.
+    #[serde(default)]
+    pub estimated: Vec<SensorId>,
+    /// Meters that count as nothing during the event, the first hundred.
+    #[serde(default)]
+    pub missing: Vec<SensorId>,
     /// Who took part. Sensors that promised nothing and reported nothing are left out.
     pub parts: BTreeMap<SensorId, Part>,
 }
 
-/// Mean power of each sensor in the baseline and during the event, kilowatts; `None` without a reading.
-pub(crate) type Means = BTreeMap<SensorId, [Option<f64>; 2]>;
+/// What a terminal's meter shows.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Shown {
+    /// In the interval before the event, kilowatts.
+    pub(crate) before_kw: Option<f64>,
+    pub(crate) during: Option<Mean>,
+    pub(crate) baseline: Option<Baseline>,
+}
 
-/// Sums up what is known of an event: while it runs, and at its end for good.
-pub(crate) fn settle(ask: &Ask, mut heard: Vec<Heard>, means: &Means) -> Settlement {
+/// What the meters show of an event.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Measured {
+    /// Of those who reported.
+    pub(crate) shown: BTreeMap<SensorId, Shown>,
+    /// Of the whole area, during the event.
+    pub(crate) area: Sum,
+}
+
+/// Sums up what is known of an event that ends at `ends`: while it runs, and at its end for good.
+pub(crate) fn settle(ask: &Ask, ends: At, mut heard: Vec<Heard>, measured: &Measured) -> Settlement {
     heard.sort_by(|one, other| (one.at, &one.key).cmp(&(other.at, &other.key)));
-    let mut settlement = Settlement { asked_kw: ask.asked_kw, area_before_kw: ask.area_kw, ..Settlement::default() };
+    let Sum { kw, coverage, estimated, missing } = measured.area.clone();
+    let mut settlement = Settlement {
+        asked_kw: ask.asked_kw,
+        area_before_kw: ask.area_kw,
+        coverage_before: ask.coverage,
+        area_during_kw: kw,
+        coverage_during: coverage,
+        estimated,
+        missing,
+        ..Settlement::default()
+    };
+    let hours = (ask.window.to.min(ends) - ask.window.from).max(1) as f64 / 3_600e9;
     for Heard { key, at, report } in heard {
         let part = settlement.parts.entry(key.series.sensor_id()).or_default();
         if let Some(promised) = report.number(LOAD_SHED_DELTA_AVAILABLE)
-            && part.promise.is_none()
             && promised >= 0.0
-            && at < ask.over()
+            && (at < ask.window.from || (part.promise.is_none() && at < ends))
         {
             (part.promised_kw, part.promise) = (Some(promised), Some(key.clone()));
+            part.opted_out = report.text(OPERATING_STATE) == Some(OPTED_OUT);
         }
-        let hours = (ask.window.to - ask.window.from) as f64 / 3_600e9;
         let mean = report.number(DEMAND).or_else(|| report.number(USAGE).map(|energy| energy / hours));
         if let Some(mean) = mean.filter(|mean| mean.is_finite()) {
             (part.reported_kw, part.result) = (Some(mean), Some(key));
@@ -201,11 +254,12 @@ pub(crate) fn settle(ask: &Ask, mut heard: Vec<Heard>, means: &Means) -> Settlem
     }
     settlement.parts.retain(|_, part| part.promise.is_some() || part.result.is_some());
     for (sensor, part) in &mut settlement.parts {
-        [part.before_kw, part.during_kw] = means.get(sensor).copied().unwrap_or_default();
+        let shown = measured.shown.get(sensor).copied().unwrap_or_default();
+        (part.before_kw, part.baseline) = (shown.before_kw, shown.baseline);
+        (part.during_kw, part.covered) = (shown.during.map(|mean| mean.kw), shown.during.map(|mean| mean.covered));
     }
-    settlement.area_during_kw = means.values().filter_map(|[_, during]| *during).sum();
     settlement.promised_kw = settlement.parts.values().filter_map(|part| part.promised_kw).sum();
-    let promised = settlement.parts.values().filter(|part| part.promise.is_some());
+    let promised = settlement.parts.values().filter(|part| part.promise.is_some() && !part.opted_out);
     settlement.measured_kw = promised.filter_map(Part::measured_kw).sum();
     settlement
 }

@@ -8,10 +8,11 @@ use wire::digest::to_hex;
 use wire::openadr::{self, ObjectType, Operation, Report, ReportRequest};
 use wire::{At, RecordKey};
 
-use super::book::{Book, Made};
+use super::book::Book;
 use super::clients::subscriptions::Notice;
 use super::clients::{Clients, ClientsFault, client_id};
 use super::config::Program;
+use super::made::Made;
 use super::sight::Sees;
 
 /// Reports that are told at once; the rest waits for the next look.

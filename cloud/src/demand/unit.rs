@@ -11,10 +11,12 @@ use tokio::time::Instant;
 use wire::topics::{Demand as Way, SegmentName};
 use wire::{At, RecordKey, Topic};
 
-use super::book::{Made, WriteFault, on_thread};
+use super::book::WriteFault;
 use super::clients::ClientsFault;
 use super::config::Program;
+use super::made::Made;
 use super::notices;
+use super::records::on_thread;
 use super::service::Service;
 use super::sight::Sees;
 use crate::metrics::Metrics;
@@ -79,7 +81,7 @@ impl Desk {
         }
         for made in self.service.book.unsettled(program, now) {
             let (book, of, event) = (self.service.book.clone(), program.clone(), made.clone());
-            let settlement = on_thread(move || book.standing(&of, &event, now)).await?;
+            let settlement = on_thread(move || book.outcome(&of, &event, now)).await?;
             let (asked, promised, measured) = (settlement.asked_kw, settlement.promised_kw, settlement.measured_kw);
             let key = self.service.book.settle(program, &made, settlement, now).await?;
             self.metrics.demand_settled.inc();
@@ -99,14 +101,13 @@ impl Desk {
     async fn judge(&self, program: &Program, now: At) -> Result<(), LookFault> {
         let Some(interval) = self.service.book.due(program, now) else { return Ok(()) };
         let (book, of) = (self.service.book.clone(), program.clone());
-        let means = on_thread(move || book.means(&of, [interval])).await?;
-        let silent = means.values().filter(|[mean]| mean.is_none()).count();
-        let area_kw: f64 = means.values().filter_map(|[mean]| *mean).sum();
-        tracing::debug!(program = program.name, area_kw, sensors = means.len(), silent, "an interval has ended");
-        if let Some(made) = self.service.book.judge(program, interval, area_kw, now).await? {
+        let area = on_thread(move || book.sum(&of, interval)).await?;
+        let (area_kw, of) = (area.kw, area.coverage);
+        tracing::debug!(program = program.name, area_kw, ?of, "an interval has ended");
+        if let Some(made) = self.service.book.judge(program, interval, &area, now).await? {
             self.metrics.demand_events.inc();
             let (event, asked) = (&made.event.id, made.ask.asked_kw);
-            tracing::info!(event, area_kw, asked, sensors = means.len(), silent, "an area is above its limit: less is asked for");
+            tracing::info!(event, area_kw, asked, ?of, "an area is above its limit: less is asked for");
         }
         Ok(())
     }

@@ -12,6 +12,8 @@ use wire::{RecordKey, SensorId};
 
 use super::Api;
 use super::identity::Asker;
+use crate::demand::baseline::Baseline;
+use crate::demand::sums::Coverage;
 use crate::demand::{Made, Settlement};
 use crate::ladder::Rung;
 use crate::moment;
@@ -44,6 +46,15 @@ pub struct PartView {
     pub sensor: SensorId,
     /// What it promised, kilowatts.
     pub promised_kw: Option<f64>,
+    /// Whether the user takes no part.
+    #[serde(default)]
+    pub opted_out: bool,
+    /// What it would have taken without the event, and how that was found; until the event is settled the interval before it.
+    #[serde(default)]
+    pub baseline: Option<Baseline>,
+    /// Share of the event that its readings cover.
+    #[serde(default)]
+    pub covered: Option<f64>,
     /// The reduction that its meter shows.
     pub measured_kw: Option<f64>,
     /// What it says it took during the event.
@@ -95,6 +106,24 @@ pub struct EventView {
     pub area_before_kw: f64,
     /// What it took during the event; until the end, so far.
     pub area_during_kw: f64,
+    /// How many meters the first of them is made of.
+    #[serde(default)]
+    pub coverage_before: Coverage,
+    /// How many meters the second is made of.
+    #[serde(default)]
+    pub coverage_during: Coverage,
+    /// How good the sum during the event is: OK, ESTIMATED or MISSING, as DATA_QUALITY of the standard.
+    #[serde(default)]
+    pub quality: String,
+    /// Meters that are estimated in it, the first hundred.
+    #[serde(default)]
+    pub estimated: Vec<SensorId>,
+    /// Meters that are missing in it, the first hundred.
+    #[serde(default)]
+    pub missing: Vec<SensorId>,
+    /// OpenADR priority: smaller goes first.
+    #[serde(default)]
+    pub priority: Option<u32>,
     /// The event's record.
     pub asked: Receipt,
     /// Its records before it was changed, the oldest first.
@@ -159,6 +188,9 @@ async fn view(api: &Api, area: String, made: Made, standing: Settlement, now: wi
         parts.push(PartView {
             sensor,
             promised_kw: part.promised_kw,
+            opted_out: part.opted_out,
+            baseline: part.baseline,
+            covered: part.covered,
             measured_kw,
             reported_kw: part.reported_kw,
             promise: receipt(api, part.promise).await?,
@@ -189,6 +221,12 @@ async fn view(api: &Api, area: String, made: Made, standing: Settlement, now: wi
         measured_kw: standing.measured_kw,
         area_before_kw: standing.area_before_kw,
         area_during_kw: standing.area_during_kw,
+        coverage_before: standing.coverage_before,
+        coverage_during: standing.coverage_during,
+        quality: standing.coverage_during.quality().to_owned(),
+        estimated: standing.estimated,
+        missing: standing.missing,
+        priority: made.event.priority,
         asked: Receipt { rung: super::places::whereabouts(api, made.key.clone()).await?.rung, key: made.key },
         settled: receipt(api, made.settled.map(|(_, key)| key)).await?,
         event: made.event.id,

@@ -19,6 +19,7 @@ pub mod intervals;
 pub mod merkle;
 pub mod openadr;
 pub mod packed;
+pub mod power;
 pub mod record;
 mod sha;
 pub mod state;

@@ -71,6 +71,12 @@ pub struct DemandConfig {
     /// What must be left, kilowatts.
     #[serde(default)]
     pub minimum_kw: f64,
+    /// Events with targets are for this terminal if they name one of these, or its sensor.
+    #[serde(default)]
+    pub targets: Vec<String>,
+    /// While there is a file of this name the user takes no part: events are answered with that, and what runs is let go.
+    #[serde(default)]
+    pub opt_out_file: Option<PathBuf>,
 }
 
 fn stream() -> String {
@@ -94,6 +100,8 @@ impl DemandConfig {
             baseline: baseline(),
             curtailable_kw,
             minimum_kw: 0.0,
+            targets: Vec::new(),
+            opt_out_file: None,
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
+use wire::power::{Kind, Mean, Meter};
 use wire::{At, Series};
 
 use crate::reading::Reading;
@@ -16,12 +17,14 @@ pub(crate) struct Gauge {
     series: Series,
     /// Of a reading's unit.
     kilowatts: f64,
+    /// For how long a reading counts at most, nanoseconds.
+    hold: i64,
     recent: Mutex<VecDeque<(At, f64)>>,
 }
 
 impl Gauge {
-    pub(crate) fn new(series: Series, kilowatts: f64) -> Self {
-        Self { series, kilowatts, recent: Mutex::default() }
+    pub(crate) fn new(series: Series, kilowatts: f64, hold: i64) -> Self {
+        Self { series, kilowatts, hold, recent: Mutex::default() }
     }
 
     /// Those of `readings` that count. What is no number does not.
@@ -42,12 +45,23 @@ impl Gauge {
         recent.drain(..over);
     }
 
-    /// The mean of the readings within `from..to`, if there are any.
-    pub(crate) fn mean(&self, from: At, to: At) -> Option<f64> {
+    /// The mean from one time to another, weighted with time, if readings cover some of it.
+    pub(crate) fn mean(&self, from: At, to: At) -> Option<Mean> {
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let within = recent.iter().filter(|(at, _)| (from..to).contains(at));
-        let (sum, count) = within.fold((0.0, 0_u64), |(sum, count), (_, value)| (sum + value, count + 1));
-        (count > 0).then(|| sum / count as f64)
+        let mut meter = Meter::new(Kind::Power, self.hold, (from, to));
+        let reach = Meter::reach(Kind::Power, self.hold, (from, to));
+        recent.iter().filter(|(at, _)| (reach.0..reach.1).contains(at)).for_each(|(at, kw)| meter.take(*at, *kw));
+        meter.mean()
+    }
+
+    /// The load of now: the mean since `back` nanoseconds before. Readings may be ahead of this clock.
+    pub(crate) fn load(&self, now: At, back: i64) -> Option<f64> {
+        let newest = self.recent.lock().unwrap_or_else(PoisonError::into_inner).back().map(|(at, _)| *at)?;
+        // Of readings within the time: an older one that still counts is not the load of now.
+        let to = now.max(newest);
+        (newest >= now.saturating_sub(back))
+            .then(|| self.mean(to.saturating_sub(back), to.saturating_add(1)))?
+            .map(|mean| mean.kw)
     }
 }
 
@@ -58,7 +72,7 @@ mod tests {
 
     #[test]
     fn b4_the_load_is_the_mean_of_the_last_readings_of_one_stream() {
-        let gauge = Gauge::new("a/b/power".parse().unwrap(), 0.001);
+        let gauge = Gauge::new("a/b/power".parse().unwrap(), 0.001, 5);
         let reading = |series: &str, at: At, text: &str| {
             Reading::new(series.parse().unwrap(), Operation::Forward, at, text.as_bytes().to_vec()).unwrap()
         };
@@ -69,8 +83,11 @@ mod tests {
             reading("a/b/power", 4, "?"),
         ];
         gauge.remember(gauge.pick(&readings));
-        assert_eq!((gauge.mean(0, 10), gauge.mean(2, 10), gauge.mean(4, 10)), (Some(2.0), Some(3.0), None));
+        let whole = |kw| Some(Mean { kw, covered: 1.0 });
+        assert_eq!((gauge.mean(1, 5), gauge.mean(3, 8), gauge.mean(8, 10)), (whole(2.0), whole(3.0), None));
+        assert_eq!(gauge.mean(0, 10), Some(Mean { kw: 17.0 / 7.0, covered: 0.7 }), "weighted with time");
+        assert_eq!((gauge.load(3, 2), gauge.load(4, 100), gauge.load(9, 5)), (Some(5.0 / 3.0), Some(2.0), None));
         gauge.remember((0..20_000).map(|at| (at + 100, 1.0)).collect());
-        assert_eq!((gauge.mean(0, 100), gauge.recent.lock().unwrap().len()), (None, READINGS_MAX));
+        assert_eq!((gauge.mean(8, 100), gauge.recent.lock().unwrap().len()), (None, READINGS_MAX));
     }
 }

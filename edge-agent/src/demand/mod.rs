@@ -6,6 +6,7 @@
 pub(crate) mod gauge;
 pub(crate) mod policy;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,6 +51,10 @@ pub(crate) struct Responder {
     /// How the cloud is connected to.
     pub(crate) link: LinkConfig,
     pub(crate) programs: Vec<String>,
+    /// Events with targets are for it if they name one of these.
+    pub(crate) targets: Vec<String>,
+    /// While there is such a file, the user takes no part.
+    pub(crate) opt_out_file: Option<PathBuf>,
     pub(crate) policy: Policy,
     pub(crate) gauge: Arc<Gauge>,
     /// How far back readings count as the load of now, nanoseconds.
@@ -117,32 +122,105 @@ impl Responder {
         }
     }
 
-    /// Answers an event that was not answered yet. Without a reading of its own the terminal does not know its load, and waits.
+    /// Answers an event that was not answered yet, or has changed since. Without a reading of its own the terminal does not know its load,
+    /// and waits.
     async fn hear(&self, event: &Event, open: &mut Vec<Response>, rng: &mut StdRng, now: At) -> Result<(), LookFault> {
-        if !self.programs.contains(&event.program_id) || open.iter().any(|response| response.event == event.id) {
+        if !self.programs.contains(&event.program_id) || !self.is_meant(event) {
             return Ok(());
         }
-        let Some(load) = self.gauge.mean(now.saturating_sub(self.baseline), At::MAX) else { return Ok(()) };
-        let Some(response) = Response::to(event, self.policy, load, now, rng) else { return Ok(()) };
-        let reading = self.record(&response, &response.promise(self.sensor.as_str()), now)?;
-        if self.outbox.respond(reading, Noted::Promised(response.clone())).await? {
+        let known = open.iter().position(|response| response.event == event.id);
+        if let Some(index) = known {
+            if event.is_withdrawn() {
+                return self.withdraw(index, open, now).await;
+            }
+            if policy::modified(event) <= open[index].modified {
+                return Ok(());
+            }
+        }
+        // While something is held, the load without it is what the first of the promises was measured from.
+        let held = open.iter().find(|response| response.duty(now) == Duty::Hold).map(|response| response.baseline_kw);
+        let known_kw = known.map(|index| open[index].baseline_kw).or(held);
+        let Some(load) = known_kw.or_else(|| self.gauge.load(now, self.baseline)) else { return Ok(()) };
+        let Some(response) = Response::to(event, load, now, rng) else { return Ok(()) };
+        let response = Response { opted_out: self.is_opted_out(), ..response };
+        let mut all = open.clone();
+        match known {
+            Some(index) => all[index] = response,
+            None => all.push(response),
+        }
+        self.promise(all, known.unwrap_or(open.len()), open, now).await
+    }
+
+    /// Promises to each of `all` what the policy allows, and says what is new: of the response at `fresh` in any case.
+    async fn promise(&self, all: Vec<Response>, fresh: usize, open: &mut Vec<Response>, now: At) -> Result<(), LookFault> {
+        let shares = policy::share(self.policy, &all, now);
+        let said = (0..all.len()).filter(|index| *index == fresh || shares[*index] != all[*index].promised_kw);
+        // What is lowered is said first: never is more promised than there is.
+        let more = |index: &usize| {
+            let before = open.iter().find(|known| known.event == all[*index].event).map_or(0.0, |known| known.promised_kw);
+            shares[*index] - before
+        };
+        let mut said: Vec<usize> = said.collect();
+        said.sort_by(|one, other| more(one).total_cmp(&more(other)));
+        for index in said {
+            let response = Response { promised_kw: shares[index], ..all[index].clone() };
+            let reading = self.record(&response, &response.promise(self.sensor.as_str()), now)?;
+            if !self.outbox.respond(reading, Noted::Promised(response.clone())).await? {
+                continue;
+            }
             self.metrics.promised();
             let (event, promised, load) = (&response.event, response.promised_kw, response.baseline_kw);
-            tracing::info!(sensor = %self.sensor, event, promised, load, "an event is answered");
-            open.push(response);
+            tracing::info!(sensor = %self.sensor, event, promised, load, opted_out = response.opted_out, "an event is answered");
+            match open.iter_mut().find(|known| known.event == response.event) {
+                Some(known) => *known = response,
+                None => open.push(response),
+            }
         }
         Ok(())
     }
 
+    /// An event is cancelled: what runs ends now and is reported, what has not begun is taken back.
+    async fn withdraw(&self, index: usize, open: &mut Vec<Response>, now: At) -> Result<(), LookFault> {
+        let response = &mut open[index];
+        response.ends = response.ends.min(now.max(response.begins));
+        if response.duty(now) != Duty::Wait {
+            // It is reported with the next look.
+            return Ok(());
+        }
+        let withdrawn = Response { promised_kw: 0.0, ..response.clone() };
+        let reading = self.record(&withdrawn, &withdrawn.promise(self.sensor.as_str()), now)?;
+        self.outbox.respond(reading, Noted::Reported(withdrawn.event)).await?;
+        open.remove(index);
+        Ok(())
+    }
+
+    /// Whether an event is for this terminal: one with targets names it or one of its own.
+    fn is_meant(&self, event: &Event) -> bool {
+        let targets = event.targets.as_deref().unwrap_or_default();
+        let own = |target: &String| self.targets.contains(target) || target == self.sensor.as_str();
+        targets.is_empty() || targets.iter().any(own)
+    }
+
+    fn is_opted_out(&self) -> bool {
+        self.opt_out_file.as_ref().is_some_and(|file| file.exists())
+    }
+
     /// Holds set-points, and reports what is over.
     async fn tend(&self, open: &mut Vec<Response>, now: At) -> Result<(), LookFault> {
-        let held = open.iter().filter(|response| response.duty(now) == Duty::Hold);
-        let lowest = held.min_by(|one, other| one.setpoint_kw().total_cmp(&other.setpoint_kw()));
-        let wanted = lowest.map(|response| Setpoint {
-            event: response.event.clone(),
-            max_kw: response.setpoint_kw(),
-            until: response.ends,
-        });
+        if open.iter().any(|response| !response.opted_out) && self.is_opted_out() {
+            let out = |response: &Response| match response.duty(now) {
+                Duty::Report => response.clone(),
+                _ => Response { opted_out: true, ..response.clone() },
+            };
+            let all: Vec<Response> = open.iter().map(out).collect();
+            for index in 0..all.len() {
+                if all[index].opted_out && !open[index].opted_out {
+                    self.promise(all.clone(), index, open, now).await?;
+                }
+            }
+        }
+        let wanted =
+            policy::setpoint(open, now).map(|(first, max_kw, until)| Setpoint { event: first.event.clone(), max_kw, until });
         self.setpoint.send_if_modified(|shown| {
             let changes = *shown != wanted;
             *shown = wanted;

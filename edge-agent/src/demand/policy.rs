@@ -1,8 +1,12 @@
 //! What a user terminal answers to an event (B4, B6). Pure: event, load, time and chance come in, a response comes out.
+//!
+//! Events that overlap share what may be switched off: the one with the smallest priority number gets its part first, what it leaves goes
+//! to the next. A response that was given before is lowered when a more important event comes, and the terminal says so.
 
 use rand::{Rng, RngExt};
 use wire::At;
 use wire::openadr::{self, Event, Interval, IntervalPeriod, PayloadDescriptor, ReportRequest, ReportResource, ValuesMap};
+use wire::power::Mean;
 
 /// What the user of a terminal allows.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -14,9 +18,9 @@ pub(crate) struct Policy {
 }
 
 impl Policy {
-    /// The reduction that may be promised at a load when so much is asked of the whole area.
-    pub(crate) fn promise(&self, load_kw: f64, asked_kw: f64) -> f64 {
-        self.curtailable_kw.min(load_kw - self.minimum_kw).min(asked_kw).max(0.0)
+    /// The reduction that may be promised at a load when so much is asked of the whole area, and so much is promised to others already.
+    pub(crate) fn promise(&self, load_kw: f64, asked_kw: f64, promised_kw: f64) -> f64 {
+        (self.curtailable_kw - promised_kw).min(load_kw - self.minimum_kw - promised_kw).min(asked_kw).max(0.0)
     }
 }
 
@@ -25,9 +29,17 @@ impl Policy {
 pub(crate) struct Response {
     pub(crate) event: String,
     pub(crate) program: String,
+    /// Smaller goes first; the largest number of all stands for none.
+    pub(crate) priority: u32,
+    /// When the event was changed last, as it says.
+    pub(crate) modified: At,
+    /// What is asked of the whole area.
+    pub(crate) asked_kw: f64,
     /// The load that the promise is measured from.
     pub(crate) baseline_kw: f64,
     pub(crate) promised_kw: f64,
+    /// Whether the user wants no part in it.
+    pub(crate) opted_out: bool,
     /// When this terminal begins and ends.
     pub(crate) begins: At,
     pub(crate) ends: At,
@@ -45,9 +57,10 @@ pub(crate) enum Duty {
 }
 
 impl Response {
-    /// Decides; `None` when the event can't be read, asks for nothing, or is over.
-    pub(crate) fn to(event: &Event, policy: Policy, load_kw: f64, now: At, rng: &mut impl Rng) -> Option<Self> {
-        let period = event.interval_period.as_ref()?;
+    /// A response that promises nothing yet: see [`share`]. `None` when the event can't be read, asks for nothing, or is over.
+    pub(crate) fn to(event: &Event, load_kw: f64, now: At, rng: &mut impl Rng) -> Option<Self> {
+        let own = event.intervals.as_deref().and_then(|intervals| intervals.first()?.interval_period.as_ref());
+        let period = own.or(event.interval_period.as_ref())?;
         let start = openadr::time_nanos(&period.start)?;
         let duration = openadr::duration_nanos(period.duration.as_deref()?)?;
         let spread = period.randomize_start.as_deref().map_or(Some(0), openadr::duration_nanos)?;
@@ -57,8 +70,12 @@ impl Response {
         (asked_kw > 0.0 && now < ends && load_kw.is_finite()).then(|| Self {
             event: event.id.clone(),
             program: event.program_id.clone(),
+            priority: event.priority.unwrap_or(u32::MAX),
+            modified: modified(event),
+            asked_kw,
             baseline_kw: load_kw,
-            promised_kw: policy.promise(load_kw, asked_kw),
+            promised_kw: 0.0,
+            opted_out: false,
             begins,
             ends,
         })
@@ -72,45 +89,62 @@ impl Response {
         }
     }
 
-    /// What the terminal may take while the event runs.
-    pub(crate) fn setpoint_kw(&self) -> f64 {
-        self.baseline_kw - self.promised_kw
+    fn overlaps(&self, other: &Self) -> bool {
+        self.begins < other.ends && other.begins < self.ends
+    }
+
+    /// The more important first; of equals the earlier, so that what was promised stays.
+    fn rank(&self) -> (u32, At, &str) {
+        (self.priority, self.begins, &self.event)
     }
 
     /// The report that promises.
     pub(crate) fn promise(&self, sensor: &str) -> ReportRequest {
-        let payloads = vec![
+        let mut payloads = vec![
             ValuesMap::number(openadr::LOAD_SHED_DELTA_AVAILABLE, self.promised_kw),
             ValuesMap::number(openadr::BASELINE, self.baseline_kw),
         ];
+        if self.opted_out {
+            payloads.push(ValuesMap::text(openadr::OPERATING_STATE, openadr::OPTED_OUT));
+        }
         self.report(sensor, "promise", payloads)
     }
 
-    /// The report of what came of it; `mean_kw` is the mean of the readings while the event ran, if there were any.
-    pub(crate) fn result(&self, sensor: &str, mean_kw: Option<f64>) -> ReportRequest {
+    /// The report of what came of it; `mean` is that of the readings while the event ran, if there were any.
+    pub(crate) fn result(&self, sensor: &str, mean: Option<Mean>) -> ReportRequest {
         let mut payloads = vec![ValuesMap::number(openadr::BASELINE, self.baseline_kw)];
-        if let Some(mean_kw) = mean_kw {
+        let quality = match mean {
+            None => openadr::QUALITY_MISSING,
+            Some(mean) if mean.is_whole() => openadr::QUALITY_OK,
+            Some(_) => openadr::QUALITY_ESTIMATED,
+        };
+        if let Some(Mean { kw, .. }) = mean {
             let hours = (self.ends - self.begins) as f64 / 3_600e9;
-            payloads.push(ValuesMap::number(openadr::DEMAND, mean_kw));
-            payloads.push(ValuesMap::number(openadr::USAGE, mean_kw * hours));
+            payloads.push(ValuesMap::number(openadr::DEMAND, kw));
+            payloads.push(ValuesMap::number(openadr::USAGE, kw * hours));
         }
+        payloads.push(ValuesMap::text(openadr::DATA_QUALITY, quality));
         self.report(sensor, "result", payloads)
     }
 
     fn report(&self, sensor: &str, name: &str, payloads: Vec<ValuesMap>) -> ReportRequest {
-        let unit = |kind: &str| if kind == openadr::USAGE { openadr::KWH } else { openadr::KW };
-        let descriptors = payloads.iter().map(|payload| PayloadDescriptor::of_report(&payload.kind, unit(&payload.kind)));
+        let unit = |kind: &str| match kind {
+            openadr::USAGE => Some(openadr::KWH),
+            openadr::OPERATING_STATE | openadr::DATA_QUALITY => None,
+            _ => Some(openadr::KW),
+        };
+        let described = payloads.iter().filter_map(|payload| Some((&payload.kind, unit(&payload.kind)?)));
         ReportRequest {
             object_type: "REPORT".to_owned(),
             event_id: self.event.clone(),
             client_name: sensor.to_owned(),
             report_name: Some(name.to_owned()),
-            payload_descriptors: Some(descriptors.collect()),
+            payload_descriptors: Some(described.map(|(kind, unit)| PayloadDescriptor::of_report(kind, unit)).collect()),
             resources: vec![ReportResource {
                 resource_name: sensor.to_owned(),
                 interval_period: Some(IntervalPeriod {
                     start: openadr::time_text(self.begins),
-                    duration: Some(openadr::duration_text(self.ends - self.begins)),
+                    duration: Some(openadr::duration_text((self.ends - self.begins).max(0))),
                     randomize_start: None,
                 }),
                 intervals: vec![Interval { id: 0, interval_period: None, payloads }],
@@ -119,57 +153,40 @@ impl Response {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use rand::SeedableRng;
-    use rand::rngs::StdRng;
-
-    use super::*;
-
-    const POLICY: Policy = Policy { curtailable_kw: 3.0, minimum_kw: 1.0 };
-
-    fn event(randomize: Option<&str>) -> Event {
-        let json = serde_json::json!({"id": "p-1", "createdDateTime": "1970-01-01T00:00:00Z", "modificationDateTime": "1970-01-01T00:00:00Z",
-            "programID": "p", "priority": 0,
-            "intervalPeriod": {"start": "1970-01-01T00:00:10Z", "duration": "PT20S", "randomizeStart": randomize},
-            "intervals": [{"id": 0, "payloads": [{"type": "DISPATCH_SETPOINT_RELATIVE", "values": [-5.0]}]}]});
-        serde_json::from_value(json).unwrap()
-    }
-
-    #[test]
-    fn b4_b6_a_promise_is_within_what_is_curtailable_what_is_asked_and_leaves_the_comfort() {
-        for (load, asked, promised) in [(8.0, 5.0, 3.0), (2.5, 5.0, 1.5), (8.0, 0.5, 0.5), (1.0, 5.0, 0.0), (0.2, 5.0, 0.0)] {
-            assert_eq!(POLICY.promise(load, asked), promised, "{load} {asked}");
-        }
-    }
-
-    #[test]
-    fn b6_a_response_begins_within_the_spread_holds_and_reports() {
-        let mut rng = StdRng::seed_from_u64(1);
-        let response = Response::to(&event(None), POLICY, 6.0, 0, &mut rng).unwrap();
-        assert_eq!((response.begins, response.ends, response.setpoint_kw()), (10_000_000_000, 30_000_000_000, 3.0));
-        let duties = [9_999_999_999, 10_000_000_000, 29_999_999_999, 30_000_000_000].map(|now| response.duty(now));
-        assert_eq!(duties, [Duty::Wait, Duty::Hold, Duty::Hold, Duty::Report]);
-        for _ in 0..100 {
-            let spread = Response::to(&event(Some("PT5S")), POLICY, 6.0, 0, &mut rng).unwrap();
-            assert!((10_000_000_000..=15_000_000_000).contains(&spread.begins) && spread.ends == spread.begins + 20_000_000_000);
-        }
-        // Too late, or not readable: no response.
-        assert_eq!(Response::to(&event(None), POLICY, 6.0, 30_000_000_000, &mut rng), None);
-        assert_eq!(Response::to(&Event { interval_period: None, ..event(None) }, POLICY, 6.0, 0, &mut rng), None);
-        assert_eq!(Response::to(&Event { intervals: None, ..event(None) }, POLICY, 6.0, 0, &mut rng), None);
-        assert_eq!(Response::to(&event(Some("soon")), POLICY, 6.0, 0, &mut rng), None);
-    }
-
-    #[test]
-    fn c13_promise_and_result_say_baseline_and_usage() {
-        let response = Response::to(&event(None), POLICY, 6.0, 0, &mut StdRng::seed_from_u64(1)).unwrap();
-        let promise = response.promise("a/b");
-        assert_eq!((promise.event_id.as_str(), promise.number(openadr::LOAD_SHED_DELTA_AVAILABLE)), ("p-1", Some(3.0)));
-        assert_eq!(promise.number(openadr::DEMAND), None);
-        let result = response.result("a/b", Some(3.6));
-        let numbers = [openadr::BASELINE, openadr::DEMAND, openadr::USAGE].map(|kind| result.number(kind).unwrap());
-        assert_eq!(numbers, [6.0, 3.6, 0.02]);
-        assert_eq!(response.result("a/b", None).number(openadr::DEMAND), None);
-    }
+/// When an event was changed last.
+pub(crate) fn modified(event: &Event) -> At {
+    openadr::time_nanos(&event.modification_date_time).unwrap_or_default()
 }
+
+/// What is promised to each of the responses, so that events that overlap share what the policy allows; those that are over keep theirs.
+pub(crate) fn share(policy: Policy, responses: &[Response], now: At) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..responses.len()).collect();
+    order.sort_by(|one, other| responses[*one].rank().cmp(&responses[*other].rank()));
+    let mut shares: Vec<f64> = responses.iter().map(|response| response.promised_kw).collect();
+    let mut done: Vec<usize> = Vec::with_capacity(order.len());
+    for index in order {
+        let response = &responses[index];
+        if response.duty(now) != Duty::Report {
+            let before = done.iter().filter(|other| responses[**other].overlaps(response));
+            let promised: f64 = before.map(|other| shares[*other]).sum();
+            shares[index] = match response.opted_out {
+                true => 0.0,
+                false => policy.promise(response.baseline_kw, response.asked_kw, promised),
+            };
+        }
+        done.push(index);
+    }
+    shares
+}
+
+/// What may be taken while events run: all that they were promised is taken off. Told with the most important of them, until the first ends.
+pub(crate) fn setpoint(responses: &[Response], now: At) -> Option<(&Response, f64, At)> {
+    let held = || responses.iter().filter(|response| response.duty(now) == Duty::Hold && !response.opted_out);
+    let first = held().min_by(|one, other| one.rank().cmp(&other.rank()))?;
+    let promised: f64 = held().map(|response| response.promised_kw).sum();
+    let until = held().map(|response| response.ends).min()?;
+    Some((first, (first.baseline_kw - promised).max(0.0), until))
+}
+
+#[cfg(test)]
+mod tests;

@@ -25,10 +25,14 @@ pub(crate) fn note(tx: &Transaction<'_>, noted: &Noted) -> Result<bool, Fault> {
             Ok(changed > 0)
         }
         Noted::Promised(response) => {
+            // Said again only of an event that has changed, or when something else is promised.
             let made = tx
                 .prepare_cached(
-                    "INSERT INTO responses (event, program, baseline_kw, promised_kw, begins, ends) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-                     ON CONFLICT DO NOTHING",
+                    "INSERT INTO responses (event, program, baseline_kw, promised_kw, begins, ends, priority, modified, asked_kw, opted_out)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+                     ON CONFLICT (event) DO UPDATE SET baseline_kw = ?3, promised_kw = ?4, begins = ?5, ends = ?6, priority = ?7,
+                       modified = ?8, asked_kw = ?9, opted_out = ?10
+                     WHERE reported = 0 AND (?8 > modified OR (?8 = modified AND (?4 <> promised_kw OR ?10 <> opted_out)))",
                 )?
                 .execute(params![
                     response.event,
@@ -36,10 +40,15 @@ pub(crate) fn note(tx: &Transaction<'_>, noted: &Noted) -> Result<bool, Fault> {
                     response.baseline_kw,
                     response.promised_kw,
                     response.begins,
-                    response.ends
+                    response.ends,
+                    response.priority,
+                    response.modified,
+                    response.asked_kw,
+                    response.opted_out
                 ])?;
             if made > 0 {
-                let oldest = tx.last_insert_rowid() - RESPONSES_KEPT as i64;
+                let newest: i64 = tx.prepare_cached("SELECT max(id) FROM responses")?.query_row([], |row| row.get(0))?;
+                let oldest = newest - RESPONSES_KEPT as i64;
                 tx.prepare_cached("DELETE FROM responses WHERE id <= ?1 AND reported = 1")?.execute([oldest])?;
             }
             Ok(made > 0)
@@ -50,7 +59,8 @@ pub(crate) fn note(tx: &Transaction<'_>, noted: &Noted) -> Result<bool, Fault> {
 /// Responses whose result is still to come.
 pub(crate) fn open(tx: &Transaction<'_>) -> Result<Vec<Response>, ReadFault> {
     let mut select = tx.prepare_cached(
-        "SELECT event, program, baseline_kw, promised_kw, begins, ends FROM responses WHERE reported = 0 ORDER BY id",
+        "SELECT event, program, baseline_kw, promised_kw, begins, ends, priority, modified, asked_kw, opted_out
+           FROM responses WHERE reported = 0 ORDER BY id",
     )?;
     let rows = select.query_map([], |row| {
         Ok(Response {
@@ -60,6 +70,10 @@ pub(crate) fn open(tx: &Transaction<'_>) -> Result<Vec<Response>, ReadFault> {
             promised_kw: row.get(3)?,
             begins: row.get(4)?,
             ends: row.get(5)?,
+            priority: row.get(6)?,
+            modified: row.get(7)?,
+            asked_kw: row.get(8)?,
+            opted_out: row.get(9)?,
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)

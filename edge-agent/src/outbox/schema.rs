@@ -15,6 +15,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step { name: "reports", sql: include_str!("../sql/003_reports.sql") },
     Step { name: "responses", sql: include_str!("../sql/004_responses.sql") },
     Step { name: "states", sql: include_str!("../sql/005_states.sql") },
+    Step { name: "priorities", sql: include_str!("../sql/006_priorities.sql") },
 ];
 
 /// Who gives the sequence numbers: this database.

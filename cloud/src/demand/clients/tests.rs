@@ -60,7 +60,7 @@ fn c13_a_ven_is_its_users_own_and_outlives_a_restart() {
             let (changed, _) = desk.change_ven(own, "ven-1", &ven("house"), 7)?.unwrap();
             let is_later = changed.created_date_time != changed.modification_date_time;
             assert_eq!((changed.ven_name.as_str(), is_later), ("house", true));
-            assert_eq!(desk.resources(own, Some("ven-1"))?, [fridge.clone()]);
+            assert_eq!(desk.resources(own, Some("ven-1"))?, std::slice::from_ref(&fridge));
             assert_eq!(desk.resources(others, None)?, []);
             assert_eq!(desk.add_resource(others, &resource("ven-1", "oven", &[]), 7)?, None);
             let taken = desk.add_resource(own, &resource("ven-1", "fridge", &[]), 7);

@@ -69,8 +69,8 @@ pub(super) async fn add(
     };
     let now = api.clock.now();
     let (of, reader) = (program.clone(), book.clone());
-    let before = api.history.read(move |_| reader.before(&of, now)).await?;
-    let made = book.post(program, request, before, now).await.map_err(problem)?;
+    let (baseline, area) = api.history.read(move |_| reader.before(&of, now)).await?;
+    let made = book.post(program, request, (baseline, &area), now).await.map_err(problem)?;
     api.metrics.demand_events.inc();
     tracing::info!(event = made.event.id, asked = made.ask.asked_kw, by = client.name(), "an operator asks for less");
     Ok((StatusCode::CREATED, Json(made.event)))

@@ -26,6 +26,18 @@ pub const DEMAND: &str = "DEMAND";
 pub const USAGE: &str = "USAGE";
 /// Reduction that is promised, kW.
 pub const LOAD_SHED_DELTA_AVAILABLE: &str = "LOAD_SHED_DELTA_AVAILABLE";
+/// What state a resource is in.
+pub const OPERATING_STATE: &str = "OPERATING_STATE";
+/// State of a terminal whose user takes no part.
+pub const OPTED_OUT: &str = "RUNNING_OPTED_OUT";
+/// How good the values beside it are.
+pub const DATA_QUALITY: &str = "DATA_QUALITY";
+/// Readings cover at least half of the time.
+pub const QUALITY_OK: &str = "OK";
+/// Readings cover less, or others stand for them.
+pub const QUALITY_ESTIMATED: &str = "ESTIMATED";
+/// There are no readings.
+pub const QUALITY_MISSING: &str = "MISSING";
 /// Unit of power.
 pub const KW: &str = "KW";
 /// Unit of energy.
@@ -69,6 +81,12 @@ impl ValuesMap {
     /// One number.
     #[must_use]
     pub fn number(kind: &str, value: f64) -> Self {
+        Self { kind: kind.to_owned(), values: vec![value.into()] }
+    }
+
+    /// One word.
+    #[must_use]
+    pub fn text(kind: &str, value: &str) -> Self {
         Self { kind: kind.to_owned(), values: vec![value.into()] }
     }
 }
@@ -306,6 +324,14 @@ impl ReportRequest {
     pub fn number(&self, kind: &str) -> Option<f64> {
         let mut intervals = self.resources.iter().flat_map(|resource| &resource.intervals);
         intervals.find_map(|interval| number_of(&interval.payloads, kind))
+    }
+
+    /// The first text of a kind in it.
+    #[must_use]
+    pub fn text(&self, kind: &str) -> Option<&str> {
+        let intervals = self.resources.iter().flat_map(|resource| &resource.intervals);
+        let payload = intervals.flat_map(|interval| &interval.payloads).find(|payload| payload.kind == kind)?;
+        payload.values.first()?.as_str()
     }
 }
 
