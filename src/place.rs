@@ -1,15 +1,18 @@
 //! `forebay where`: how far one record has come.
 
 use std::fmt::Write;
+use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use chassis::Exit;
-use cloud::ladder::{Absent, Custody, Kept, Rung, Whereabouts};
+use cloud::ladder::{Absent, Custody, Kept, Whereabouts};
+use edge_agent::{State, Terminal, terminal};
 use reqwest::Method;
 use wire::RecordKey;
 
 use crate::host;
 use crate::http::Cloud;
+use crate::user::Login;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -18,17 +21,33 @@ pub(crate) struct Args {
     /// The cloud's answer as it is, instead of text.
     #[arg(long)]
     json: bool,
+    /// Look into the data folder of the agent that took it, instead of asking the cloud.
+    #[arg(long, value_name = "DIR", conflicts_with = "json")]
+    terminal: Option<PathBuf>,
+    /// The cloud's HTTP address, like http://127.0.0.1:8080.
+    #[arg(long, value_name = "URL", env = "FOREBAY_CLOUD")]
+    cloud: Option<String>,
     #[command(flatten)]
-    cloud: Cloud,
+    login: Login,
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
-    host::runtime()?.block_on(ask(args))
+    if let Some(folder) = &args.terminal {
+        let terminal = Terminal::open(folder).with_context(|| folder.display().to_string())?;
+        let found = terminal.whereabouts(&args.key)?;
+        host::print(&at_terminal(&args.key, found.as_ref())?)?;
+        return Ok(if found.is_some() { Exit::Ok } else { Exit::Negative });
+    }
+    let Some(cloud) = args.cloud.clone() else {
+        bail!("give the cloud's address with --cloud, or an agent's data folder with --terminal");
+    };
+    let cloud = Cloud { cloud, login: args.login.clone() };
+    host::runtime()?.block_on(ask(args, cloud))
 }
 
-async fn ask(args: Args) -> anyhow::Result<Exit> {
-    let request = args.cloud.request(Method::GET, &format!("/api/v1/where/{}", args.key))?;
-    let answer = args.cloud.send(request).await?.text().await?;
+async fn ask(args: Args, cloud: Cloud) -> anyhow::Result<Exit> {
+    let request = cloud.request(Method::GET, &format!("/api/v1/where/{}", args.key))?;
+    let answer = cloud.send(request).await?.text().await?;
     let found: Whereabouts = serde_json::from_str(&answer).context("the cloud's answer can't be read")?;
     host::print(&if args.json { format!("{answer}\n") } else { describe(&found)? })?;
     Ok(if found.archived { Exit::Ok } else { Exit::Negative })
@@ -59,20 +78,55 @@ fn describe(found: &Whereabouts) -> Result<String, std::fmt::Error> {
         }
         None => writeln!(text, "  root    not yet: its segment is open")?,
     }
-    match &found.batch {
-        None => writeln!(text, "  batch   not yet")?,
-        Some(batch) => {
-            writeln!(text, "  batch   {} ({})", batch.number, batch.detail)?;
-            let mined = batch.transaction.as_deref().zip(batch.block);
-            let mined = mined.map_or_else(String::new, |(hash, block)| format!(", transaction {hash} in block {block}"));
-            match found.rung {
-                Rung::OnChain => writeln!(text, "  chain   OnChain{mined}")?,
-                Rung::SentToChain => writeln!(text, "  chain   SentToChain, not final{mined}")?,
-                _ => writeln!(text, "  chain   not yet")?,
-            }
-        }
+    if let Some(state) = found.state {
+        writeln!(text, "  state   {}", since(state.as_str(), found.since.as_deref()))?;
     }
+    let Some(batch) = &found.batch else {
+        writeln!(text, "  batch   not yet")?;
+        return Ok(text);
+    };
+    writeln!(text, "  batch   {}", batch.number)?;
+    let mined = batch.block.map_or_else(String::new, |block| format!(" in block {block}"));
+    let transaction = batch.transaction.as_ref().map_or_else(String::new, |hash| format!(", transaction {hash}{mined}"));
+    writeln!(text, "  chain   {}{transaction}", on_its_way(&batch.detail, batch.failure.as_deref()))?;
     Ok(text)
+}
+
+/// What an agent's own database says.
+fn at_terminal(key: &RecordKey, found: Option<&terminal::Whereabouts>) -> Result<String, std::fmt::Error> {
+    let mut text = format!("{key}\n");
+    let Some(found) = found else {
+        writeln!(text, "  agent   never took it")?;
+        return Ok(text);
+    };
+    let why = match (found.state, &found.reason) {
+        (State::ServerRejected, Some(reason)) => format!(": {reason}"),
+        _ => String::new(),
+    };
+    writeln!(text, "  agent   {}{why}", since(found.state.as_str(), found.since.as_deref()))?;
+    let (Some(batch), Some(detail)) = (found.batch, &found.detail) else { return Ok(text) };
+    writeln!(text, "  batch   {batch}")?;
+    let transaction = found.tx.as_ref().map_or_else(String::new, |hash| format!(", transaction {hash}"));
+    writeln!(text, "  chain   {}{transaction}", on_its_way(detail, found.reason.as_deref()))?;
+    Ok(text)
+}
+
+fn since(state: &str, since: Option<&str>) -> String {
+    since.map_or_else(|| state.to_owned(), |since| format!("{state} since {since}"))
+}
+
+/// What the ledger's word for a batch means.
+fn on_its_way(detail: &str, failure: Option<&str>) -> String {
+    let told = match detail {
+        "BATCHED" => "waits for a transaction",
+        "SIGNED" => "pending: signed, not taken by a node",
+        "SENT" => "pending: taken by a node, not mined",
+        "MINED" => "pending: mined, not final",
+        "FINAL" => "final",
+        "FAILED" => return format!("failed, to be tried again: {} ({detail})", failure.unwrap_or("no reason kept")),
+        other => other,
+    };
+    format!("{told} ({detail})")
 }
 
 fn reason(absent: &Absent) -> String {
@@ -124,11 +178,49 @@ mod tests {
         assert!(given_up.contains("not held: 4 to 6 were given up at the agent: outbox full\n"), "{given_up}");
         let on_chain = described(
             r#"{"key":"a/b/c@9f.5","rung":"on-chain","archived":true,"absent":null,"state":"OnChain",
+                "since":"1970-01-01T00:00:09.000000000Z",
                 "at":"1970-01-01T00:00:02.000000000Z","relay":"relay-1","kept":"chunk","chunk":7,"root":"ab12",
                 "batch":{"number":3,"detail":"FINAL","transaction":"0xcd","block":12}}"#,
         );
-        for part in ["came through relay-1", "durable, in chunk 7", "root    ab12", "OnChain, transaction 0xcd in block 12"] {
+        for part in [
+            "came through relay-1",
+            "durable, in chunk 7",
+            "root    ab12",
+            "state   OnChain since 1970-01-01T00:00:09.000000000Z",
+            "batch   3",
+            "final (FINAL), transaction 0xcd in block 12",
+        ] {
             assert!(on_chain.contains(part), "{part} in {on_chain}");
         }
+        for (detail, failure, told) in [
+            ("BATCHED", None, "waits for a transaction (BATCHED)"),
+            ("SIGNED", None, "pending: signed, not taken by a node (SIGNED)"),
+            ("SENT", None, "pending: taken by a node, not mined (SENT)"),
+            ("MINED", None, "pending: mined, not final (MINED)"),
+            ("FAILED", Some("foreign head"), "failed, to be tried again: foreign head (FAILED)"),
+        ] {
+            assert_eq!(on_its_way(detail, failure), told);
+        }
+    }
+
+    #[test]
+    fn c2_what_an_agent_says_of_a_record_is_told_in_words() {
+        let key: RecordKey = "a/b/c@9f.5".parse().unwrap();
+        let mut found = terminal::Whereabouts {
+            state: State::ServerRejected,
+            since: Some("1970-01-01T00:00:09.000000000Z".to_owned()),
+            batch: None,
+            tx: None,
+            detail: None,
+            reason: Some("payload format invalid (0x99)".to_owned()),
+        };
+        let told = |found: &terminal::Whereabouts| at_terminal(&key, Some(found)).unwrap();
+        let rejected = "  agent   ServerRejected since 1970-01-01T00:00:09.000000000Z: payload format invalid (0x99)\n";
+        assert_eq!(told(&found), format!("{key}\n{rejected}"));
+        (found.state, found.reason, found.batch) = (State::SentToChain, Some("foreign head".to_owned()), Some(3));
+        (found.detail, found.tx) = (Some("FAILED".to_owned()), Some("0xab".to_owned()));
+        let failed = "  batch   3\n  chain   failed, to be tried again: foreign head (FAILED), transaction 0xab\n";
+        assert!(told(&found).ends_with(failed), "{}", told(&found));
+        assert!(at_terminal(&key, None).unwrap().contains("never took it"));
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use alloy::primitives::Address;
 use rusqlite::{Connection, Transaction as Tx, params};
-use store::{Lock, LockError, OpenError, Options, ReadError, Step};
+use store::{Faults, Lock, LockError, OpenError, Options, ReadError, Step};
 use wire::{At, Digest, Epoch, merkle};
 
 use crate::chain::Identity;
@@ -140,6 +140,7 @@ pub struct Standing {
 pub struct Ledger {
     writer: Mutex<Connection>,
     view: LedgerView,
+    faults: Faults,
     _lock: Lock,
 }
 
@@ -174,7 +175,7 @@ impl Ledger {
         tx.execute("INSERT INTO sources (epoch, watermark) VALUES (?1, 0) ON CONFLICT DO NOTHING", params![source.0 as i64])?;
         tx.commit()?;
         let view = LedgerView::new(path, party.clone(), source);
-        Ok(Self { writer: Mutex::new(writer), view, _lock: lock })
+        Ok(Self { writer: Mutex::new(writer), view, faults: Faults::default(), _lock: lock })
     }
 
     fn writer(&self) -> MutexGuard<'_, Connection> {
@@ -186,8 +187,15 @@ impl Ledger {
         let mut writer = self.writer();
         let tx = writer.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         let done = work(&tx)?;
+        self.faults.gate();
         tx.commit()?;
         Ok(done)
+    }
+
+    /// Levers for tests and drills.
+    #[doc(hidden)]
+    pub fn faults(&self) -> &Faults {
+        &self.faults
     }
 
     /// Keeps the chain that was met first; one that is kept already stays.

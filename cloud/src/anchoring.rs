@@ -3,16 +3,22 @@
 //! The worker polls the archive and has a database of its own; nothing that the chain does reaches ingest.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use anchor::changes::{Change, LedgerId};
 use anchor::ledger::Standing;
+use anchor::machine::Failure;
 use anchor::rows::Place;
 use anchor::{ChunkSource, Ledger, LedgerError, Proof, ProveError, SourceError};
-use archive::{Archive, ReadError};
+use archive::{Archive, BatchStanding, ReadError};
+use chassis::Stop;
 use wire::digest::Salt;
 use wire::{ChunkHeader, Digest, Epoch, EpochSecret, Record, RecordKey};
 
 use crate::proving::AtRelay;
 
+/// Changes of the ledger that one commit of the archive takes over.
+const CHANGES_PIECE: usize = 256;
 /// Announcements of epoch secrets that are looked through at once.
 const ANNOUNCEMENTS_PIECE: usize = 1_024;
 
@@ -81,14 +87,58 @@ fn secret_of(archive: &Archive, key: &RecordKey) -> Result<Option<EpochSecret>, 
     }
 }
 
+/// Why the archive could not take over what the ledger says.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FollowFault {
+    #[error("the ledger: {0}")]
+    Ledger(#[from] LedgerError),
+    #[error("the archive: {0}")]
+    Read(#[from] ReadError),
+    #[error("the archive: {0}")]
+    Write(#[from] archive::Fault),
+    #[error("a look did not end: {0}")]
+    Look(#[from] tokio::task::JoinError),
+}
+
+/// Has the archive say with SQL what the ledger says, a look behind, until told to stop (B3).
+pub(crate) async fn follow(anchored: Anchored, archive: Archive, poll: Duration, stop: Stop) -> Result<(), FollowFault> {
+    loop {
+        let (from, into) = (anchored.clone(), archive.clone());
+        let (ledger, news) = tokio::task::spawn_blocking(move || from.news(&into)).await??;
+        let more = news.len() >= CHANGES_PIECE;
+        if !news.is_empty() {
+            archive.follow_ledger(ledger, news)?.await?;
+        }
+        if more {
+            continue;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(poll) => {}
+            () = stop.stopped() => return Ok(()),
+        }
+    }
+}
+
+/// Where a chunk is anchored.
+pub(crate) struct Anchorage {
+    pub(crate) place: Place,
+    /// The transaction that wrote its batch, or the newest one signed.
+    pub(crate) tx: Option<Digest>,
+}
+
 /// What the cloud's own ledger knows.
 #[derive(Clone)]
 pub(crate) struct Anchored(pub(crate) Arc<Ledger>);
 
 impl Anchored {
     /// Where a chunk is anchored, if it is in a batch.
-    pub(crate) fn place(&self, chunk: i64) -> Result<Option<Place>, LedgerError> {
-        self.0.batch_of_chunk(chunk)
+    pub(crate) fn place(&self, chunk: i64) -> Result<Option<Anchorage>, LedgerError> {
+        let Some(place) = self.0.batch_of_chunk(chunk)? else { return Ok(None) };
+        let tx = match place.batch.progress.mined {
+            Some(mined) => Some(mined.tx),
+            None => self.0.transactions(place.batch.number)?.first().map(|newest| newest.hash),
+        };
+        Ok(Some(Anchorage { place, tx }))
     }
 
     /// The proof of one record, with all later batches if it shall hold without logs.
@@ -107,6 +157,27 @@ impl Anchored {
     pub(crate) fn prove_stated(&self, at_relay: &AtRelay, up_to_head: bool) -> Result<Proof, ProveError> {
         let proof = anchor::prove_stated(&self.0, at_relay.source, at_relay.statement, at_relay.shown.clone())?;
         if up_to_head { proof.up_to_head(&self.0) } else { Ok(proof) }
+    }
+
+    /// What changed since the archive last took something over. How far that was stands in the archive.
+    fn news(&self, archive: &Archive) -> Result<(LedgerId, Vec<BatchStanding>), FollowFault> {
+        let id = self.0.id()?;
+        let after = match archive.followed()? {
+            Some((known, change)) if known == id => change,
+            _ => 0,
+        };
+        let changes = self.0.changes_after(after, CHANGES_PIECE)?;
+        let standing = |change: Change| BatchStanding {
+            change: change.number,
+            batch: change.batch,
+            chunks: change.chunks,
+            record: change.record,
+            since: change.since,
+            detail: change.detail.as_str(),
+            failure: change.failure.map(Failure::as_str),
+            tx: change.tx,
+        };
+        Ok((id, changes.into_iter().map(standing).collect()))
     }
 
     /// Batches by state.

@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use crate::access::{self, Registrar};
-use crate::anchoring::{Anchored, Chunks};
+use crate::anchoring::{self, Anchored, Chunks};
 use crate::answers::{self, Desk, Question};
 use crate::catchup::CatchUp;
 use crate::commands::Commands;
@@ -282,6 +282,11 @@ impl Cloud {
         units.add("archive", Policy::Fatal, move |stop| keep(archive.clone(), stop));
         let (archive, index) = (self.archive.clone(), self.history.index().clone());
         units.add("index", Policy::Fatal, move |stop| keep_index(index.clone(), archive.clone(), stop));
+        if let Some(anchoring) = &self.anchoring {
+            let (anchored, archive) = (Anchored(anchoring.ledger().clone()), self.archive.clone());
+            let policy = Policy::Restart { times: ANCHOR_FAILURES, within: ANCHOR_WITHIN };
+            units.add("states", policy, move |stop| anchoring::follow(anchored.clone(), archive.clone(), HOUSEKEEPING, stop));
+        }
         let (archive, clock) = (self.archive, self.clock);
         if let Some((demand, policy)) = self.demand {
             let (hub, clock, metrics) = (hub.clone(), clock.clone(), self.metrics.clone());

@@ -3,13 +3,13 @@
 //! Whatever is here was taken by its agent and durable at its relay before: custody only moves by an acknowledgement that follows a
 //! commit. What is not here may be known to be at a relay, by the index. Whether its terminal has anchored it, the cloud can't say.
 
-use anchor::rows::Place;
 use archive::{Archive, ReadError};
 use serde::{Deserialize, Serialize};
 use wire::digest::to_hex;
 use wire::state::ServerState;
 use wire::{At, RecordKey, RelayId};
 
+use crate::anchoring::Anchorage;
 use crate::gaps::with_graves;
 use crate::graves::{Graves, Stretch, Tombstone};
 use crate::index::{self, Index, Standing};
@@ -113,6 +113,9 @@ pub struct Whereabouts {
     pub absent: Option<Absent>,
     /// Its server state in the words of the patent; `null` while it is not here.
     pub state: Option<ServerState>,
+    /// Since when it is in that state; records of a closed segment share the time when the last of them was durable.
+    #[serde(default)]
+    pub since: Option<String>,
     /// When it was generated.
     pub at: Option<String>,
     /// The relay that brought it.
@@ -134,7 +137,10 @@ pub struct Batch {
     pub number: u64,
     /// The state in the words of the anchor ledger.
     pub detail: String,
-    /// Hash of its mined transaction.
+    /// Why it can't be written for now.
+    #[serde(default)]
+    pub failure: Option<String>,
+    /// Hash of its transaction: of the one that wrote it, or else of the newest one signed.
     pub transaction: Option<String>,
     /// The block that holds it.
     pub block: Option<u64>,
@@ -149,6 +155,7 @@ impl Whereabouts {
             archived: false,
             absent: None,
             state: None,
+            since: None,
             at: None,
             relay: None,
             kept: None,
@@ -167,6 +174,7 @@ impl Whereabouts {
         found.archived = true;
         found.rung = Rung::CloudDurable;
         found.state = Some(ServerState::RequestCompleted);
+        found.since = archive.taken_at(&found.key)?.map(moment::format);
         found.at = Some(moment::format(entry.record.at));
         found.relay = Some(entry.via);
         found.chunk = archive.chunk_of(&found.key)?.map(|(chunk, _)| chunk);
@@ -203,7 +211,8 @@ impl Whereabouts {
     }
 
     /// Adds what the anchor ledger knows of its chunk.
-    pub(crate) fn is_batched(&mut self, place: &Place) {
+    pub(crate) fn is_batched(&mut self, anchorage: &Anchorage) {
+        let place = &anchorage.place;
         let progress = &place.batch.progress;
         let state = ServerState::of(place.batch.record);
         let mined = progress.mined.as_ref();
@@ -213,10 +222,14 @@ impl Whereabouts {
             ServerState::OnChain => Rung::OnChain,
         };
         self.state = Some(state);
+        if state != ServerState::RequestCompleted {
+            self.since = Some(moment::format(place.batch.record_since));
+        }
         self.batch = Some(Batch {
             number: place.batch.number,
             detail: progress.state.as_str().to_owned(),
-            transaction: mined.map(|mined| format!("0x{}", to_hex(&mined.tx))),
+            failure: progress.failure.map(|failure| failure.as_str().to_owned()),
+            transaction: anchorage.tx.map(|tx| format!("0x{}", to_hex(&tx))),
             block: mined.map(|mined| mined.block_number),
         });
     }

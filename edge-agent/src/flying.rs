@@ -128,3 +128,31 @@ fn verdict_of(error: &PublishError) -> Verdict {
         PublishError::Refused { .. } | PublishError::Lost | PublishError::Closed => Verdict::Deferred,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn b7_only_what_can_never_pass_rejects_for_good_and_says_why() {
+        // Every reason that MQTT has: a grant that is missing or revoked (0x87), a quota (0x97), a relay that is busy (0x89) or stops (0x8B)
+        // may pass, so no record may be given up for it.
+        for code in 0x80..=0xff {
+            let verdict = verdict_of(&PublishError::Refused { reason_code: code });
+            match code {
+                0x90 => assert_eq!(verdict, Verdict::Rejected("topic name invalid (0x90)".to_owned())),
+                0x99 => assert_eq!(verdict, Verdict::Rejected("payload format invalid (0x99)".to_owned())),
+                _ => assert_eq!(verdict, Verdict::Deferred, "{code:#x}"),
+            }
+        }
+        for (error, why) in [
+            (PublishError::TooLarge { bytes: 900, max: 500 }, "the packet has 900 bytes, the peer takes 500"),
+            (PublishError::Invalid("the topic is empty"), "the message can't be sent: the topic is empty"),
+        ] {
+            assert_eq!(verdict_of(&error), Verdict::Rejected(why.to_owned()));
+        }
+        for error in [PublishError::Lost, PublishError::Closed] {
+            assert_eq!(verdict_of(&error), Verdict::Deferred);
+        }
+    }
+}

@@ -6,7 +6,7 @@ use store::Readers;
 use wire::{Digest, RecordKey, RecordView, RunView};
 
 use crate::outbox::reading_back::{self, ReadFault};
-pub use crate::outbox::reading_back::{Chunk, Tombstone};
+pub use crate::outbox::reading_back::{Chunk, Tombstone, Whereabouts};
 use crate::outbox::targets;
 pub use crate::outbox::targets::{Measured, Moved};
 use crate::outbox::{Origin, OutboxError, options, read_origin};
@@ -143,6 +143,17 @@ impl Terminal {
             Ok(tombstone.map(|found| Standing { state: State::ServerRejected, place: Place::Tombstone(found) }))
         })?;
         Ok(found)
+    }
+
+    /// Where a record is, as the view `record_states` says; `None` when this agent never took it.
+    ///
+    /// # Errors
+    /// [`TerminalError::Read`].
+    pub fn whereabouts(&self, key: &RecordKey) -> Result<Option<Whereabouts>, TerminalError> {
+        if key.epoch != self.origin.epoch {
+            return Ok(None);
+        }
+        Ok(self.readers.read(|tx| reading_back::whereabouts(tx, key))?)
     }
 
     /// The leaves of a chunk in the order of their numbers; `None` when the budget for leaves made them go.

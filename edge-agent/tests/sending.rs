@@ -91,6 +91,55 @@ async fn b1_a_final_refusal_is_server_rejected_and_leaves_a_tombstone() {
     assert_eq!(running.stop().await.rejected, 5);
 }
 
+/// Each reason for which records are given up becomes a tombstone, and the tombstone a record that tells the cloud.
+#[tokio::test]
+async fn b7_c3_each_final_refusal_leaves_a_tombstone_that_is_told_with_its_reason() {
+    let bad = "cityA/meter-1/bad";
+    for (code, why) in
+        [(0x90, "topic name invalid (0x90)"), (PAYLOAD_FORMAT_INVALID, "payload format invalid (0x99)"), (0, "the packet has")]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let (peer, held) = relay(|_| Answer::Ack).await;
+        peer.script(|mut script| {
+            // A reading that no packet of this relay can carry.
+            script.limits.packet_bytes_max = (code == 0).then_some(2_000);
+            let held = held.clone();
+            script.on_publish(move |_, publish| {
+                if publish.topic.starts_with("probe/") {
+                    return Answer::Ack;
+                }
+                if code != 0 && wire::FrameView::parse(&publish.payload).unwrap().runs().any(|run| run.series() == bad) {
+                    return Answer::Refuse(code);
+                }
+                held.lock().unwrap().take(&publish.payload, &publish.topic);
+                Answer::Ack
+            })
+        });
+        let mut config = config(folder.path(), peer.address());
+        (config.report.enabled, config.report.every) = (true, Span::millis(20));
+        let running = Running::start(config).await;
+        let large = Reading::new(bad.parse().unwrap(), Operation::Forward, 1, vec![b'x'; 4_000]).unwrap();
+        running.agent.outbox().take(vec![large], None).await.unwrap();
+        // With the whole frame if its topic was refused: what else was in it is the agent's own.
+        running.until("rejected", |progress| progress.rejected >= 1).await;
+        let stream = format!("cityA/meter-1/{}", wire::system::TOMBSTONES);
+        let report = wait_until(SOON, "the tombstone is told", async || {
+            let held = held.lock().unwrap();
+            let told = held.records.iter().filter(|(key, _)| key.0 == stream);
+            let mut reports = told.map(|(_, record)| wire::system::TombstoneReport::parse(&record.payload).unwrap());
+            reports.find(|report| report.series.as_str() == bad).ok_or(running.agent.progress())
+        })
+        .await;
+        assert_eq!((report.from_seq, report.to_seq), (1, 1));
+        assert!(report.reason.starts_with(why), "{}", report.reason);
+        let terminal = Terminal::open(folder.path()).unwrap();
+        let key = wire::RecordKey { series: bad.parse().unwrap(), epoch: terminal.origin().epoch, seq: 1 };
+        let found = terminal.whereabouts(&key).unwrap().unwrap();
+        assert_eq!((found.state, found.reason), (State::ServerRejected, Some(report.reason)));
+        running.stop().await;
+    }
+}
+
 #[tokio::test]
 async fn a_relay_that_does_not_let_us_costs_no_reading() {
     let folder = tempfile::tempdir().unwrap();

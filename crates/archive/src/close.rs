@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rusqlite::OptionalExtension;
 use store::{Fault, Readers, Ticket, Writer};
 use wire::{At, Epoch, Record, RunView};
 
@@ -184,7 +185,11 @@ impl Closer<'_> {
     /// Makes chunks of the pages up to `last`.
     fn build(&mut self, last: u64, closed: &mut Closed) -> Result<(), ReadError> {
         let pages = Pages::load(self.shared, self.readers, last)?;
-        let mut outbox = Outbox::default();
+        let taken_at = self.readers.read(|tx| {
+            let sql = "SELECT taken_at FROM buffer WHERE id <= ?1 ORDER BY id DESC LIMIT 1";
+            Ok::<_, ReadError>(tx.prepare_cached(sql)?.query_row([last.cast_signed()], |row| row.get(0)).optional()?)
+        })?;
+        let mut outbox = Outbox { taken_at: taken_at.unwrap_or_default(), ..Outbox::default() };
         let haste = || match self.wanted.load(Ordering::Relaxed) {
             0 => Haste::of(self.shared.gauges.buffer.total(), &self.shared.options.segment),
             _ => Haste::Needed,
@@ -249,6 +254,8 @@ fn since_then(since: At, now: At) -> Duration {
 #[derive(Default)]
 struct Outbox {
     rows: Vec<ChunkRow>,
+    /// When the last page of the segment was committed.
+    taken_at: At,
     counted: usize,
     bytes: usize,
     under_way: Option<Ticket<Done>>,
@@ -284,7 +291,7 @@ impl Outbox {
         self.settle()?;
         self.counted = 0;
         self.bytes = 0;
-        self.under_way = Some(writer.submit_ahead(Job::Chunks(std::mem::take(&mut self.rows)))?);
+        self.under_way = Some(writer.submit_ahead(Job::Chunks(std::mem::take(&mut self.rows), self.taken_at))?);
         Ok(())
     }
 

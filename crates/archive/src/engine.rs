@@ -18,6 +18,7 @@ use store::{Fault, Work};
 use tokio::sync::watch;
 use wire::{Announcement, At, Digest, Epoch, Intervals, Record, RunBuilder};
 
+use crate::anchored::{self, Following};
 use crate::append::{Appended, Lane};
 use crate::buffer::Written;
 use crate::chunk::ChunkRow;
@@ -63,8 +64,8 @@ pub(crate) enum Job {
     PutBack(Vec<StateId>),
     /// Save these counters.
     Save(Vec<StateId>),
-    /// Keep these chunks, to be published later.
-    Chunks(Vec<ChunkRow>),
+    /// Keep these chunks, to be published later; their records are durable since then.
+    Chunks(Vec<ChunkRow>, At),
     /// Two records of one key were found while a segment was closed; these are the later ones.
     KeepAside(Vec<(u32, Record)>),
     /// Throw away chunks that were not published.
@@ -77,6 +78,8 @@ pub(crate) enum Job {
     Root { chunk: i64, root: Digest },
     /// Put the records of chunks on the backlog lane.
     HandOver(HandOver),
+    /// The anchor ledger says where batches stand.
+    Anchored(Following),
 }
 
 /// What it answers.
@@ -227,7 +230,7 @@ impl Engine {
                 Ok(Done::Plain)
             }
             Job::Save(ids) => self.save(tx, &ids),
-            Job::Chunks(rows) => self.chunks(tx, &rows),
+            Job::Chunks(rows, taken_at) => self.chunks(tx, &rows, taken_at),
             Job::KeepAside(records) => {
                 for (via, record) in &records {
                     self.keep_aside(tx, *via, &record.view(), None, now)?;
@@ -239,6 +242,10 @@ impl Engine {
             Job::Purge => self.purge(tx),
             Job::Root { chunk, root } => self.root(tx, chunk, &root),
             Job::HandOver(handed) => self.hand_over(tx, handed, now),
+            Job::Anchored(following) => {
+                anchored::write(tx, &following)?;
+                Ok(Done::Plain)
+            }
         }
     }
 

@@ -12,6 +12,7 @@
 //! - All of that holds after kill -9 at any point: what was counted is found again from the last snapshot and the pages behind it.
 //! - Scans never block the writer, and see what was durable when they began.
 
+mod anchored;
 mod append;
 mod archive;
 mod buffer;
@@ -44,6 +45,7 @@ mod view;
 mod walk;
 mod workshop;
 
+pub use anchored::BatchStanding;
 pub use append::{Append, AppendError, Appended, Appending, FrameRef, Lane};
 pub use archive::{APPEND_BYTES_MAX, Archive, Stats};
 pub use close::Closed;

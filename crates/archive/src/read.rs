@@ -184,7 +184,7 @@ impl Archive {
         })
     }
 
-    fn read<T>(&self, read: impl FnOnce(&Transaction<'_>) -> Result<T, ReadError>) -> Result<T, ReadError> {
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&Transaction<'_>) -> Result<T, ReadError>) -> Result<T, ReadError> {
         self.inner.readers.read(read)
     }
 }

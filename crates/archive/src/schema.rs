@@ -10,6 +10,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step { name: "archive", sql: include_str!("sql/001_archive.sql") },
     Step { name: "leaving", sql: include_str!("sql/002_leaving.sql") },
     Step { name: "ahead", sql: include_str!("sql/003_ahead.sql") },
+    Step { name: "states", sql: include_str!("sql/004_states.sql") },
 ];
 
 /// An epoch as SQLite keeps it: the same 64 bits, signed.

@@ -19,6 +19,8 @@ pub struct Faults {
 struct Plan {
     failing: u32,
     held: bool,
+    /// So many commits still go through before the gate closes.
+    passes: Option<u64>,
     at_gate: bool,
     panic: bool,
     growth: Option<Growth>,
@@ -42,9 +44,14 @@ impl Faults {
         self.change(|plan| plan.held = true);
     }
 
+    /// Closes the gate once `passes` commits that wrote something have gone through: the next one waits, applied but not durable.
+    pub fn hold_after(&self, passes: u64) {
+        self.change(|plan| plan.passes = Some(passes));
+    }
+
     /// Opens the gate.
     pub fn release(&self) {
-        self.change(|plan| plan.held = false);
+        self.change(|plan| (plan.held, plan.passes) = (false, None));
     }
 
     /// Blocks until a commit stands at the gate.
@@ -100,18 +107,35 @@ impl Faults {
         Ok(())
     }
 
-    /// `wrote` says whether the transaction changed anything.
-    pub(crate) fn before_commit(&self, wrote: impl FnOnce() -> bool) -> Result<(), Fault> {
-        if !self.armed.load(Ordering::Acquire) || !wrote() {
-            return Ok(());
-        }
+    fn wait_in_gate(&self) -> MutexGuard<'_, Plan> {
         let mut plan = self.lock();
+        match plan.passes {
+            Some(0) => (plan.held, plan.passes) = (true, None),
+            Some(passes) => plan.passes = Some(passes - 1),
+            None => {}
+        }
         while plan.held {
             plan.at_gate = true;
             self.changed.notify_all();
             plan = self.changed.wait(plan).unwrap_or_else(PoisonError::into_inner);
         }
         plan.at_gate = false;
+        plan
+    }
+
+    /// The gate alone, for a connection that no writer thread owns: to be called before each commit that wrote something.
+    pub fn gate(&self) {
+        if self.armed.load(Ordering::Acquire) {
+            drop(self.wait_in_gate());
+        }
+    }
+
+    /// `wrote` says whether the transaction changed anything.
+    pub(crate) fn before_commit(&self, wrote: impl FnOnce() -> bool) -> Result<(), Fault> {
+        if !self.armed.load(Ordering::Acquire) || !wrote() {
+            return Ok(());
+        }
+        let mut plan = self.wait_in_gate();
         if plan.failing > 0 {
             plan.failing -= 1;
             return Err(Fault::Work("a fault was injected".into()));

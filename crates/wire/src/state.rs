@@ -198,6 +198,15 @@ impl ServerState {
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == name)
     }
+
+    /// How far it is on its way over the chain.
+    pub const fn anchored(self) -> Anchored {
+        match self {
+            Self::RequestCompleted => Anchored::Waiting,
+            Self::SentToChain => Anchored::SentToChain,
+            Self::OnChain => Anchored::OnChain,
+        }
+    }
 }
 
 impl Anchored {
@@ -210,9 +219,7 @@ impl Anchored {
     /// [`Impossible`] when the event does not fit the state.
     pub const fn after(self, event: ChainEvent) -> Result<Self, Impossible<Self, ChainEvent>> {
         match ServerState::of(self).after(event) {
-            Ok(ServerState::RequestCompleted) => Ok(Self::Waiting),
-            Ok(ServerState::SentToChain) => Ok(Self::SentToChain),
-            Ok(ServerState::OnChain) => Ok(Self::OnChain),
+            Ok(next) => Ok(next.anchored()),
             Err(_) => Err(Impossible { state: self, event }),
         }
     }

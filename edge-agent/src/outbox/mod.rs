@@ -246,6 +246,12 @@ impl Outbox {
         self.last_target.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Levers for tests and drills.
+    #[doc(hidden)]
+    pub fn faults(&self) -> &store::Faults {
+        self.writer.faults()
+    }
+
     async fn ask(&self, job: Job) -> Result<Done, Fault> {
         self.writer.submit(job).await?.await
     }

@@ -115,6 +115,39 @@ pub(crate) fn open_row(tx: &Transaction<'_>, key: &RecordKey) -> Result<Option<O
     }))
 }
 
+/// How far a record has come, in the words of the view.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Whereabouts {
+    /// Its state.
+    pub state: State,
+    /// Since when, as RFC 3339 text; `None`: since before this was kept.
+    pub since: Option<String>,
+    /// The batch that it is anchored with.
+    pub batch: Option<u64>,
+    /// The transaction that wrote the batch, or the newest one signed.
+    pub tx: Option<String>,
+    /// The batch's own state, in the ledger's words.
+    pub detail: Option<String>,
+    /// Why it was rejected, or why its batch failed.
+    pub reason: Option<String>,
+}
+
+pub(crate) fn whereabouts(tx: &Transaction<'_>, key: &RecordKey) -> Result<Option<Whereabouts>, ReadFault> {
+    let mut select =
+        tx.prepare_cached("SELECT state, since, batch, tx, detail, reason FROM record_states WHERE series = ?1 AND seq = ?2")?;
+    let mut rows = select.query(params![key.series.as_str(), key.seq.cast_signed()])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let name: String = row.get(0)?;
+    Ok(Some(Whereabouts {
+        state: State::ALL.into_iter().find(|state| state.as_str() == name).ok_or(ReadFault::Invalid("state"))?,
+        since: row.get(1)?,
+        batch: row.get::<_, Option<i64>>(2)?.map(i64::cast_unsigned),
+        tx: row.get(3)?,
+        detail: row.get(4)?,
+        reason: row.get(5)?,
+    }))
+}
+
 /// Records that were given up on purpose.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tombstone {

@@ -39,7 +39,11 @@ impl Running {
     }
 
     pub async fn start_with(config: Config, parts: Parts) -> Self {
-        let agent = edge_agent::start(config, parts).await.unwrap();
+        Self::of(edge_agent::start(config, parts).await.unwrap())
+    }
+
+    /// Lets an agent work that was opened before.
+    pub fn of(agent: Agent) -> Self {
         let mut units = Units::new();
         agent.units(&mut units);
         let stopper = units.stopper();

@@ -165,7 +165,7 @@ impl Engine {
         Ok(())
     }
 
-    pub(super) fn chunks(&mut self, tx: &Transaction<'_>, rows: &[ChunkRow]) -> Result<Done, Fault> {
+    pub(super) fn chunks(&mut self, tx: &Transaction<'_>, rows: &[ChunkRow], taken_at: At) -> Result<Done, Fault> {
         self.save_series(tx, rows.iter().map(|row| row.series))?;
         for row in rows {
             let (Some(first), Some(last)) = (row.seqs.first(), row.seqs.last()) else { continue };
@@ -173,8 +173,8 @@ impl Engine {
             self.start.next_chunk += 1;
             execute(
                 tx,
-                "INSERT INTO chunks (id, series, epoch, via, seq_first, seq_last, at_min, at_max, records, seqs, root, body)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+                "INSERT INTO chunks (id, series, epoch, via, seq_first, seq_last, at_min, at_max, records, seqs, root, body, taken_at, spans)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
                 (
                     id,
                     row.series,
@@ -188,6 +188,8 @@ impl Engine {
                     encode(&row.seqs),
                     row.root.as_ref().map(|root| &root[..]),
                     &row.body[..],
+                    taken_at,
+                    (row.seqs.as_slice().len() > 1).then(|| spans(&row.seqs)),
                 ),
             )?;
         }
@@ -366,6 +368,12 @@ impl Engine {
         self.effects.push(Effect::Gone { series: gone.series, page: gone.page });
         Ok(())
     }
+}
+
+/// Intervals for those who read with SQL.
+fn spans(seqs: &Intervals) -> String {
+    let pairs: Vec<String> = seqs.as_slice().iter().map(|(first, last)| format!("[{first},{last}]")).collect();
+    format!("[{}]", pairs.join(","))
 }
 
 /// How much one purge may still delete.
