@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod a_chain_that_is_away_costs_nothing_but_time;
 mod a_group_shares_one_way;
 mod a_killed_relay_loses_nothing;
 mod a_proxy_fails_and_nothing_is_lost;
