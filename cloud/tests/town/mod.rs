@@ -22,6 +22,9 @@ use wire::{Announcement, Epoch, EpochSecret, Operation, Receipt, RunBuilder, UpF
 /// Longer than anything here takes; a test that reaches it has failed.
 pub const DEADLINE: Duration = Duration::from_secs(15);
 
+/// Messages that wait for a client of the tests.
+const INBOX_MAX: usize = 65_536;
+
 /// A running cloud.
 pub struct Town {
     pub mqtt: SocketAddr,
@@ -141,7 +144,7 @@ pub struct Client {
 }
 
 /// What came, but for what is answered at once.
-pub struct Inbox(mpsc::UnboundedReceiver<Received>, JoinHandle<()>);
+pub struct Inbox(mpsc::Receiver<Received>, JoinHandle<()>);
 
 impl Inbox {
     pub async fn next(&mut self) -> Option<Received> {
@@ -168,14 +171,14 @@ impl Client {
     pub fn new(name: &str, link: Link, mut incoming: Incoming) -> Self {
         let unstated = Some(Default::default());
         let says = Arc::new(Mutex::new(Says { epoch: Epoch(1), unstated, times: 0 }));
-        let (sender, receiver) = mpsc::unbounded_channel();
+        let (sender, receiver) = mpsc::channel(INBOX_MAX);
         let (answers, own, commands) = (link.clone(), says.clone(), format!("down/{name}/commands"));
         let reply_topic = format!("up/{name}/reply");
         let answering = tokio::spawn(async move {
             while let Some(received) = incoming.next().await {
                 let asked = (received.topic == commands).then(|| wire::Command::parse(&received.payload));
                 let Some(Ok(wire::Command::Unstated { id, .. })) = asked else {
-                    let _ = sender.send(received);
+                    let _ = sender.send(received).await;
                     continue;
                 };
                 let said = {
