@@ -2,7 +2,7 @@
 
 use alloy::primitives::{Address, B256, keccak256};
 use alloy::sol_types::SolValue;
-use rusqlite::{OptionalExtension, Row, Transaction as Tx, params};
+use rusqlite::{OptionalExtension, Row, params};
 use wire::{At, Digest, merkle};
 
 use crate::ledger::{Ledger, LedgerError};
@@ -60,7 +60,7 @@ pub(crate) enum Shelved {
     OtherAccount(Address),
 }
 
-fn freights(tx: &Tx<'_>, wanted: &str, values: impl rusqlite::Params) -> Result<Vec<Freight>, LedgerError> {
+fn freights(tx: &rusqlite::Connection, wanted: &str, values: impl rusqlite::Params) -> Result<Vec<Freight>, LedgerError> {
     let mut statement = tx.prepare_cached(&[FREIGHT, wanted].concat())?;
     let found = statement.query_map(values, Freight::read)?.collect::<Result<_, _>>()?;
     Ok(found)

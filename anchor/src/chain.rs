@@ -78,8 +78,12 @@ pub struct Logged {
     pub entry: Entry,
     /// The transaction that wrote it.
     pub tx: Digest,
+    /// The height of its block.
+    pub block_number: u64,
     /// Its block.
     pub block_hash: Digest,
+    /// The place of its log within the block.
+    pub log_index: u64,
 }
 
 /// What a chain has to say about a transaction that was mined.
@@ -364,12 +368,19 @@ impl Chain {
         }
     }
 
-    /// Every batch of a stream, in the order in which they were written, as far as the node has kept the logs.
+    /// The batches of a stream that were written in some blocks, in the order in which they were written, as far as the node has kept
+    /// the logs.
     ///
     /// # Errors
-    /// [`ChainError`].
-    pub async fn logged(&self, contract: Address, submitter: Address, stream: &Digest) -> Result<Vec<Logged>, ChainError> {
-        let mut filter = Filter::new().address(contract).from_block(BlockNumberOrTag::Earliest);
+    /// [`ChainError`]; nodes refuse when it is more than they want to look through.
+    pub async fn logged(
+        &self,
+        contract: Address,
+        submitter: Address,
+        stream: &Digest,
+        blocks: std::ops::RangeInclusive<u64>,
+    ) -> Result<Vec<Logged>, ChainError> {
+        let mut filter = Filter::new().address(contract).from_block(*blocks.start()).to_block(*blocks.end());
         for (place, topic) in registry::stream_topics(submitter, stream).into_iter().enumerate() {
             filter.topics[place] = topic.into();
         }
@@ -377,8 +388,9 @@ impl Chain {
         let mut batches = Vec::new();
         for log in self.provider.get_logs(&filter).await? {
             let entry = registry::logged(&log.inner).ok_or_else(nonsense)?;
-            let (Some(tx), Some(block_hash)) = (log.transaction_hash, log.block_hash) else { return Err(nonsense()) };
-            batches.push(Logged { entry, tx: *tx, block_hash: *block_hash });
+            let place = (log.transaction_hash, log.block_number, log.block_hash, log.log_index);
+            let (Some(tx), Some(block_number), Some(block_hash), Some(log_index)) = place else { return Err(nonsense()) };
+            batches.push(Logged { entry, tx: *tx, block_number, block_hash: *block_hash, log_index });
         }
         Ok(batches)
     }

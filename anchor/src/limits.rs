@@ -51,3 +51,6 @@ pub(crate) const PATH_NODES_MAX: usize = 48;
 
 /// Connecting to the chain.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Blocks whose logs are asked for at once; many nodes answer for no more. At one batch a block it is also what an audit keeps in memory.
+pub(crate) const LOG_BLOCKS_MAX: u64 = 2_048;

@@ -1,7 +1,7 @@
 //! The rows of the ledger, and their way in and out of SQLite.
 
 use alloy::primitives::Address;
-use rusqlite::{OptionalExtension, Params, Row, Transaction as Tx, params};
+use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 use wire::state::{Anchored, ServerState};
 use wire::{At, ChunkHeader, Digest, Epoch};
 
@@ -186,12 +186,12 @@ fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     Ok(row.get::<_, i64>(column)? as u64)
 }
 
-pub(crate) fn one(tx: &Tx<'_>, wanted: &str, values: impl Params) -> Result<Option<Batch>, LedgerError> {
+pub(crate) fn one(tx: &Connection, wanted: &str, values: impl Params) -> Result<Option<Batch>, LedgerError> {
     let mut statement = tx.prepare_cached(&[BATCH, wanted].concat())?;
     statement.query_row(values, Batch::read).optional()?.transpose()
 }
 
-pub(crate) fn many(tx: &Tx<'_>, wanted: &str, values: impl Params) -> Result<Vec<Batch>, LedgerError> {
+pub(crate) fn many(tx: &Connection, wanted: &str, values: impl Params) -> Result<Vec<Batch>, LedgerError> {
     let mut statement = tx.prepare_cached(&[BATCH, wanted].concat())?;
     let mut batches = Vec::new();
     for batch in statement.query_map(values, Batch::read)? {
@@ -200,13 +200,13 @@ pub(crate) fn many(tx: &Tx<'_>, wanted: &str, values: impl Params) -> Result<Vec
     Ok(batches)
 }
 
-pub(crate) fn need(tx: &Tx<'_>, number: u64) -> Result<Batch, LedgerError> {
+pub(crate) fn need(tx: &Connection, number: u64) -> Result<Batch, LedgerError> {
     let damaged = LedgerError::Damaged { batch: number, what: "row" };
     one(tx, "WHERE number = ?1", params![number as i64])?.ok_or(damaged)
 }
 
 /// Adds a batch behind the last one, and gives its number.
-pub(crate) fn insert(tx: &Tx<'_>, root: &Digest, count: u64, records: u64, now: At) -> Result<u64, LedgerError> {
+pub(crate) fn insert(tx: &Connection, root: &Digest, count: u64, records: u64, now: At) -> Result<u64, LedgerError> {
     let sql = "SELECT ifnull(max(number), 0), ifnull(max(first_seq + count), 1) FROM batches";
     let (last, first_seq): (i64, i64) = tx.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
     tx.execute(
@@ -230,7 +230,7 @@ pub(crate) fn record_of(name: &str) -> Option<Anchored> {
 }
 
 /// Keeps the progress of a batch, and with it how far its records have come.
-pub(crate) fn save(tx: &Tx<'_>, batch: u64, progress: &Progress) -> Result<(), LedgerError> {
+pub(crate) fn save(tx: &Connection, batch: u64, progress: &Progress) -> Result<(), LedgerError> {
     let mined = progress.mined;
     let before = need(tx, batch)?;
     let moved = match record_event(before.progress.state, progress.state) {
@@ -266,7 +266,7 @@ pub(crate) fn save(tx: &Tx<'_>, batch: u64, progress: &Progress) -> Result<(), L
     Ok(())
 }
 
-pub(crate) fn target(tx: &Tx<'_>) -> Result<Option<Target>, LedgerError> {
+pub(crate) fn target(tx: &Connection) -> Result<Option<Target>, LedgerError> {
     let sql = "SELECT chain_id, genesis, code_hash, contract, submitter, stream, base_head FROM target";
     let read = |row: &Row<'_>| {
         Ok(Target {
@@ -280,7 +280,7 @@ pub(crate) fn target(tx: &Tx<'_>) -> Result<Option<Target>, LedgerError> {
     Ok(tx.query_row(sql, [], read).optional()?)
 }
 
-pub(crate) fn insert_target(tx: &Tx<'_>, target: &Target) -> Result<(), LedgerError> {
+pub(crate) fn insert_target(tx: &Connection, target: &Target) -> Result<(), LedgerError> {
     tx.execute(
         "INSERT INTO target (one, chain_id, genesis, code_hash, contract, submitter, stream, base_head)
          VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
@@ -297,7 +297,7 @@ pub(crate) fn insert_target(tx: &Tx<'_>, target: &Target) -> Result<(), LedgerEr
     Ok(())
 }
 
-pub(crate) fn standing(tx: &Tx<'_>) -> Result<Standing, LedgerError> {
+pub(crate) fn standing(tx: &Connection) -> Result<Standing, LedgerError> {
     let mut standing = Standing::default();
     let mut statement = tx.prepare_cached(
         "SELECT state, count(*), sum(count), min(closed_at), ifnull(sum(gas_used), 0), sum(records) FROM batches GROUP BY state",

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use rusqlite::{OptionalExtension, Transaction as Tx, params};
-use store::Readers;
+use rusqlite::{Connection, OptionalExtension, params};
+use store::{Readers, Snapshot};
 use wire::{Digest, Epoch};
 
 use crate::ledger::{LedgerError, Standing, Target, options};
@@ -13,14 +13,33 @@ use crate::rows::{self, Batch, Leaf, Place, Transaction};
 /// A ledger, for reading only. Any number of processes may have one open beside the worker.
 #[derive(Debug)]
 pub struct LedgerView {
-    readers: Readers,
+    rows: Rows,
     party: Party,
     source: Epoch,
 }
 
+/// What a view reads from.
+#[derive(Debug)]
+enum Rows {
+    /// The ledger as it is with each question.
+    Live(Readers),
+    /// The ledger as it was when the view was opened.
+    Held(Snapshot),
+}
+
 impl LedgerView {
     pub(crate) fn new(path: &Path, party: Party, source: Epoch) -> Self {
-        Self { readers: Readers::new(path.to_owned(), options(), 2), party, source }
+        Self { rows: Rows::Live(Readers::new(path.to_owned(), options(), 2)), party, source }
+    }
+
+    /// [`LedgerView::open`] that shows the ledger as it is now, for as long as it is held.
+    ///
+    /// # Errors
+    /// [`LedgerError`], also if there is no ledger.
+    pub fn hold(path: &Path, source: Epoch) -> Result<Self, LedgerError> {
+        let snapshot = Snapshot::open(path, &options())?;
+        let party = snapshot.read(party)?;
+        Ok(Self { rows: Rows::Held(snapshot), party, source })
     }
 
     /// Opens the ledger at `path` to read what is known of the chunks of `source`.
@@ -28,15 +47,15 @@ impl LedgerView {
     /// # Errors
     /// [`LedgerError`], also if there is no ledger.
     pub fn open(path: &Path, source: Epoch) -> Result<Self, LedgerError> {
-        let connection = store::open_reader(path, &options())?;
-        let sql = "SELECT kind, name FROM party";
-        let (kind, name): (String, String) = connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let kind = if kind == Kind::Server.as_str() { Kind::Server } else { Kind::Terminal };
-        Ok(Self::new(path, Party { kind, name }, source))
+        let party = party(&store::open_reader(path, &options())?)?;
+        Ok(Self::new(path, party, source))
     }
 
-    pub(crate) fn read<T>(&self, read: impl FnOnce(&Tx<'_>) -> Result<T, LedgerError>) -> Result<T, LedgerError> {
-        self.readers.read(read)
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, LedgerError>) -> Result<T, LedgerError> {
+        match &self.rows {
+            Rows::Live(readers) => readers.read(|tx| read(tx)),
+            Rows::Held(snapshot) => snapshot.read(read),
+        }
     }
 
     /// Whose ledger this is.
@@ -96,6 +115,48 @@ impl LedgerView {
 
     pub(crate) fn source(&self) -> Epoch {
         self.source
+    }
+
+    /// The number of the first batch behind `number`, which may be any that stands in the file.
+    pub(crate) fn number_after(&self, number: i64) -> Result<Option<i64>, LedgerError> {
+        let sql = "SELECT number FROM batches WHERE number > ?1 ORDER BY number LIMIT 1";
+        self.read(|tx| Ok(tx.prepare_cached(sql)?.query_row([number], |row| row.get(0)).optional()?))
+    }
+
+    /// What stands beside a batch for speed, and can be computed: the head that it makes, and its count of records.
+    pub(crate) fn beside(&self, batch: u64) -> Result<(Option<Digest>, i64), LedgerError> {
+        let sql = "SELECT head, records FROM batches WHERE number = ?1";
+        self.read(|tx| Ok(tx.prepare_cached(sql)?.query_row([batch as i64], |row| Ok((row.get(0)?, row.get(1)?)))?))
+    }
+
+    /// Whether anything was ever signed for a batch, by the party for itself or for the anchor service.
+    pub(crate) fn was_signed(&self, batch: u64) -> Result<bool, LedgerError> {
+        let sql =
+            "SELECT EXISTS (SELECT 1 FROM transactions WHERE batch = ?1) OR EXISTS (SELECT 1 FROM pledges WHERE batch = ?1)";
+        self.read(|tx| Ok(tx.prepare_cached(sql)?.query_row([batch as i64], |row| row.get(0))?))
+    }
+
+    /// The leaf of a chunk of the source.
+    pub(crate) fn leaf(&self, chunk: i64) -> Result<Option<Leaf>, LedgerError> {
+        let sql = "SELECT batch, position, chunk, leaf, header, source FROM leaves WHERE source = ?1 AND chunk = ?2";
+        let source = self.source.0 as i64;
+        self.read(|tx| Ok(tx.prepare_cached(sql)?.query_row([source, chunk], Leaf::read).optional()?))
+    }
+
+    /// When the batch of that number was closed.
+    pub(crate) fn closed_at(&self, batch: u64) -> Result<Option<i64>, LedgerError> {
+        let sql = "SELECT closed_at FROM batches WHERE number = ?1";
+        self.read(|tx| Ok(tx.prepare_cached(sql)?.query_row([batch as i64], |row| row.get(0)).optional()?))
+    }
+
+    /// The lowest block that a batch is thought to be in.
+    pub(crate) fn first_block(&self) -> Result<u64, LedgerError> {
+        self.number("SELECT ifnull(min(block_number), 0) FROM batches WHERE state IN ('MINED', 'FINAL')")
+    }
+
+    /// Looks for the chunks of `source` from now on.
+    pub fn look_for(&mut self, source: Epoch) {
+        self.source = source;
     }
 
     /// Whether chunks of the database `source` are what this view looks for.
@@ -158,4 +219,11 @@ impl LedgerView {
     pub fn standing(&self) -> Result<Standing, LedgerError> {
         self.read(rows::standing)
     }
+}
+
+fn party(connection: &Connection) -> Result<Party, LedgerError> {
+    let sql = "SELECT kind, name FROM party";
+    let (kind, name): (String, String) = connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let kind = if kind == Kind::Server.as_str() { Kind::Server } else { Kind::Terminal };
+    Ok(Party { kind, name })
 }

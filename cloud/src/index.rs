@@ -36,7 +36,7 @@ const STEPS: &[Step] = &[
     Step { name: "statements", sql: include_str!("index/sql/002_statements.sql") },
     Step { name: "heard", sql: include_str!("index/sql/003_heard.sql") },
 ];
-const DATABASE: &str = "index.sqlite";
+pub(crate) const DATABASE: &str = "index.sqlite";
 /// Bytes of pages that may wait for the writer; a page above it is refused with "quota exceeded", and its relay sends it again.
 const QUEUE_BYTES_MAX: usize = 32 << 20;
 

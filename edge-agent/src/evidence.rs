@@ -6,80 +6,47 @@
 //! leaf that can be changed, and shows against the root.
 
 use anchor::SourceError;
-use anchor::audit::{Content, Item, Piece, Store};
-use wire::{Digest, Epoch, Intervals, Record, RunView, Series};
+use anchor::audit::{After, Content, Grave, Group, Item, Piece, Place, Row, Store};
+use wire::{Digest, EpochSecret, Intervals, Record, RunView};
 
-use crate::outbox::evidence::{self, Kept};
-use crate::outbox::reading_back::{self, ReadFault};
+use crate::outbox::evidence;
+use crate::outbox::reading_back::ReadFault;
 use crate::terminal::Terminal;
 
+impl Terminal {
+    fn is_ours(&self, group: &Group) -> bool {
+        group.epoch == self.origin().epoch
+    }
+
+    fn rows<T: Default>(
+        &self,
+        group: &Group,
+        read: impl FnOnce(&store::rusqlite::Connection) -> Result<T, ReadFault>,
+    ) -> Result<T, SourceError> {
+        if self.is_ours(group) { self.read(read).map_err(SourceError::new) } else { Ok(T::default()) }
+    }
+}
+
 impl Store for Terminal {
-    fn numbered(&self, epoch: Epoch) -> Result<Vec<(Series, Intervals)>, SourceError> {
-        if epoch != self.origin().epoch {
-            return Ok(Vec::new());
-        }
-        self.read(evidence::numbered).map_err(SourceError::new)
+    fn group_after(&self, after: Option<&Group>) -> Result<Option<Group>, SourceError> {
+        let after = after.map_or("", |group| group.series.as_str());
+        let series = self.read(|db| evidence::series_after(db, after)).map_err(SourceError::new)?;
+        Ok(series.map(|series| Group { series, epoch: self.origin().epoch }))
     }
 
-    fn given_up(&self, epoch: Epoch) -> Result<Vec<(Series, Intervals)>, SourceError> {
-        if epoch != self.origin().epoch {
-            return Ok(Vec::new());
-        }
-        self.read(evidence::given_up).map_err(SourceError::new)
+    fn chunks(&self, group: &Group, after: After, limit: usize) -> Result<Vec<Row>, SourceError> {
+        self.rows(group, |db| evidence::chunks(db, (&group.series, group.epoch), after, limit))
     }
 
-    fn chunk(&self, id: i64) -> Result<Option<Result<Piece, String>>, SourceError> {
-        let epoch = self.origin().epoch;
-        match self.read(|tx| reading_back::chunks_after(tx, epoch, id - 1, 1)) {
-            Ok(found) => Ok(found.into_iter().find(|chunk| chunk.id == id).map(|chunk| {
-                let header = chunk.header;
-                Ok(Piece {
-                    chunk: Some(id),
-                    place: format!("chunk {id}"),
-                    series: header.series,
-                    epoch: header.epoch,
-                    seqs: header.intervals,
-                    at_min: header.at_min,
-                    at_max: header.at_max,
-                    root: Some(header.root),
-                })
-            })),
-            Err(fault @ ReadFault::Invalid(_)) => Ok(Some(Err(fault.to_string()))),
-            Err(fault) => Err(SourceError::new(fault)),
-        }
-    }
-
-    fn chunks_after(&self, id: i64, limit: usize) -> Result<Vec<i64>, SourceError> {
-        self.read(|tx| evidence::chunk_ids_after(tx, id, limit)).map_err(SourceError::new)
-    }
-
-    fn loose(&self, epoch: Epoch) -> Result<Vec<Piece>, SourceError> {
-        if epoch != self.origin().epoch {
-            return Ok(Vec::new());
-        }
-        let rows = self.read(evidence::loose).map_err(SourceError::new)?;
-        let piece = |row: evidence::LooseRow| Piece {
-            chunk: None,
-            place: format!("outbox row {}", row.id),
-            series: row.series,
-            epoch,
-            seqs: Intervals::of(row.first, row.last),
-            at_min: row.at_min,
-            at_max: row.at_max,
-            root: None,
-        };
-        Ok(rows.into_iter().map(piece).collect())
+    fn loose(&self, group: &Group, after: After, limit: usize) -> Result<Vec<Row>, SourceError> {
+        self.rows(group, |db| evidence::loose(db, (&group.series, group.epoch), after, limit))
     }
 
     fn content(&self, piece: &Piece) -> Result<Content, SourceError> {
-        let read = match piece.chunk {
-            Some(chunk) => {
-                self.read(|tx| reading_back::leaves(tx, chunk)).map(|leaves| leaves.map(|leaves| Kept { leaves, run: None }))
-            }
-            None => {
-                let row = piece.place.rsplit(' ').next().and_then(|id| id.parse().ok()).unwrap_or_default();
-                self.read(|tx| evidence::kept(tx, row))
-            }
+        let read = match piece.place {
+            Place::Chunk(id) => self.read(|db| evidence::of_chunk(db, id)),
+            Place::Row(id) => self.read(|db| evidence::of_row(db, id)),
+            Place::Page(..) => Ok(None),
         };
         match read {
             Ok(None) => Ok(Content::Gone),
@@ -89,8 +56,36 @@ impl Store for Terminal {
         }
     }
 
-    fn leaf(&self, record: &Record) -> Option<Digest> {
-        (record.key.epoch == self.origin().epoch).then(|| self.origin().secret.leaf(&record.view()))
+    fn records(&self, _: &Piece) -> Result<Vec<Record>, SourceError> {
+        Ok(Vec::new())
+    }
+
+    fn holds(&self, chunk: i64) -> Result<bool, SourceError> {
+        self.read(|db| evidence::holds(db, chunk)).map_err(SourceError::new)
+    }
+
+    fn count(&self) -> Result<u64, SourceError> {
+        self.read(evidence::count).map_err(SourceError::new)
+    }
+
+    fn stray(&self) -> Result<Vec<i64>, SourceError> {
+        self.read(evidence::stray).map_err(SourceError::new)
+    }
+
+    fn numbered(&self, group: &Group) -> Result<Intervals, SourceError> {
+        self.rows(group, |db| evidence::numbered(db, &group.series))
+    }
+
+    fn given_up(&self, group: &Group) -> Result<Vec<Grave>, SourceError> {
+        self.rows(group, |db| evidence::given_up(db, &group.series))
+    }
+
+    fn elsewhere(&self, _: &Group) -> Result<Vec<(String, Intervals)>, SourceError> {
+        Ok(Vec::new())
+    }
+
+    fn secret(&self, group: &Group) -> Option<EpochSecret> {
+        self.is_ours(group).then(|| self.origin().secret.clone())
     }
 }
 
@@ -103,7 +98,7 @@ impl Terminal {
         }
         let seqs = piece.seqs.as_slice().iter().flat_map(|(low, high)| *low..=*high);
         let Some(run) = run else {
-            let item = |(seq, leaf): (u64, &Digest)| Item { seq, leaf: *leaf, kept: None, record: None };
+            let item = |(seq, leaf): (u64, &Digest)| Item { seq, leaf: *leaf, kept: None, at: None };
             return Content::Items(seqs.zip(leaves).map(item).collect());
         };
         let Ok((run, [])) = RunView::parse(run) else {
@@ -118,7 +113,7 @@ impl Terminal {
             seq: record.key.seq,
             leaf: self.origin().secret.leaf(&record.view()),
             kept: Some(*kept),
-            record: Some(record),
+            at: Some(record.at),
         };
         Content::Items(records.into_iter().zip(leaves).map(item).collect())
     }

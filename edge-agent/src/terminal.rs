@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use store::Readers;
+use store::{Readers, Snapshot};
 use wire::{Digest, RecordKey, RecordView, RunView};
 
 use crate::outbox::reading_back::{self, ReadFault};
@@ -34,6 +34,8 @@ pub enum TerminalError {
 pub struct Terminal {
     folder: PathBuf,
     readers: Readers,
+    /// The state that was held, if one was.
+    held: Option<Snapshot>,
     origin: Origin,
     sensor: String,
 }
@@ -82,14 +84,28 @@ impl Terminal {
         }
         let connection = store::open_reader(&path, &options())?;
         let (origin, sensor) = read_origin(&connection)?;
-        Ok(Self { folder: folder.to_owned(), readers: Readers::new(path, options(), 1), origin, sensor })
+        Ok(Self { folder: folder.to_owned(), readers: Readers::new(path, options(), 1), held: None, origin, sensor })
+    }
+
+    /// [`Terminal::open`] for an audit, which looks at the database as it is now, whatever the agent does meanwhile.
+    ///
+    /// # Errors
+    /// As [`Terminal::open`].
+    pub fn hold(folder: &Path) -> Result<Self, OutboxError> {
+        let opened = Self::open(folder)?;
+        let held = Snapshot::open(&folder.join(OUTBOX_FILE), &options())?;
+        let (origin, sensor) = held.read(read_origin)?;
+        Ok(Self { held: Some(held), origin, sensor, ..opened })
     }
 
     pub(crate) fn read<T>(
         &self,
-        read: impl FnOnce(&store::rusqlite::Transaction<'_>) -> Result<T, ReadFault>,
+        read: impl FnOnce(&store::rusqlite::Connection) -> Result<T, ReadFault>,
     ) -> Result<T, ReadFault> {
-        self.readers.read(read)
+        match &self.held {
+            Some(held) => held.read(read),
+            None => self.readers.read(|tx| read(tx)),
+        }
     }
 
     /// Epoch and secret: what gives a record its salt.

@@ -279,6 +279,7 @@ async fn c4_an_audit_names_what_was_changed_at_the_cloud() {
     let seq = (RECORDS + 1) as i64;
     let values = (seq, forged.at.0, forged.at.1, &forged.seqs, &forged.root, &forged.body, SERIES);
     folders.archive().execute(sql, values).unwrap();
+    folders.archive().execute("UPDATE marks SET chunks_published = chunks_published + 1", []).unwrap();
     let (code, said) = prepared.audit(&folders);
     assert_eq!(code, 1);
     assert!(said.lines().all(|line| line.starts_with(&format!("cloud: added {}:", prepared.key(SERIES, RECORDS + 1)))), "{said}");
@@ -346,7 +347,7 @@ async fn c4_an_audit_names_what_was_changed_at_the_terminal() {
     // A row more.
     let folders = prepared.copy();
     let sql = "INSERT INTO chunks (series, seq_first, seq_last, at_min, at_max, root, state, purged, leaves)
-               SELECT series, 51, 51, at_max, at_max, root, state, 1, substr(leaves, 1, 32) FROM chunks LIMIT 1";
+               SELECT series, 51, 51, at_max, at_max, substr(leaves, 1, 32), 2, 0, substr(leaves, 1, 32) FROM chunks LIMIT 1";
     folders.outbox().execute(sql, []).unwrap();
     let (code, said) = prepared.audit(&folders);
     assert_eq!(code, 1);

@@ -1,447 +1,512 @@
-//! Stores against ledgers, and the two sides against each other.
+//! The two sides of a group against each other, like the halves of a merge.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
 
 use wire::digest::to_hex;
-use wire::{ChunkHeader, Digest, Epoch, Intervals, Record, RecordKey, Series, merkle};
+use wire::{At, Digest, Intervals, RecordKey, RecordView};
 
-use super::ledger::{Anchored, Judged};
-use super::{Account, AuditError, Content, Finding, Item, Piece, Report, Side, Store, Subject, What};
-use crate::source::SourceError;
+use super::books::{Anchored, Book, Seen, Standing};
+use super::finding::{Class, Evidence, Finding, Notice, Side, Sink, Subject, Tally, What};
+use super::lane::{Lane, apart, common};
+use super::store::{After, Content, Group, Item};
+use super::{Account, AuditError, Terms};
 
 /// Records of one piece that are tried against each other when they don't stand to what was anchored.
 const SHUFFLED_MAX: usize = 256;
-/// Chunk ids that are looked through at once.
-const IDS_PIECE: usize = 4_096;
+/// Rows that are read at once.
+const ROWS_MAX: usize = 128;
 
-/// How a piece stands to what its side anchored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
-    /// It makes the root that the chain has.
-    Sound,
-    /// It does not, or the chain does not have the root.
-    Unsound,
-    /// It is not on chain yet.
-    Open,
+/// The other side's word about one record.
+struct Word {
+    leaf: Digest,
+    at: Option<At>,
+    witness: Rc<Seen>,
 }
 
-/// A piece that was looked at.
-struct Examined {
-    piece: Piece,
-    anchored: Option<Anchored>,
-    standing: Standing,
-    /// Whether its batch is on chain as the ledger says; then it is the piece that was changed.
-    batch_sound: bool,
-}
-
-/// One side, after its store was held against its ledger.
-pub(super) struct Book<'a> {
-    side: Side,
-    store: &'a dyn Store,
-    epoch: Epoch,
-    pieces: Vec<Examined>,
-    numbered: HashMap<Series, Intervals>,
-    given_up: HashMap<Series, Intervals>,
-}
-
-impl<'a> Book<'a> {
-    /// Holds the store against the ledger: every chunk that is in a batch, of whatever epoch, and whatever is in none of this one.
-    pub(super) fn open(account: &Account<'a>, judged: Judged, epoch: Epoch, report: &mut Report) -> Result<Self, AuditError> {
-        let Account { side, store, .. } = *account;
-        let numbered = store.numbered(epoch)?.into_iter().collect();
-        let given_up = store.given_up(epoch)?.into_iter().collect();
-        let mut book = Self { side, store, epoch, pieces: Vec::new(), numbered, given_up };
-        let loose = store.loose(epoch)?;
-        let mut added = book.unbatched(&judged)?;
-        let mut chunks: Vec<(i64, Anchored)> = judged.chunks.into_iter().collect();
-        chunks.sort_unstable_by_key(|(id, _)| *id);
-        let mut covered: HashMap<Series, Intervals> = HashMap::new();
-        for (id, anchored) in chunks {
-            if anchored.header.epoch == epoch {
-                covered.entry(anchored.header.series.clone()).or_default().extend(&anchored.header.intervals);
-            }
-            if let Some(examined) = book.examine(id, anchored, report)?
-                && examined.piece.epoch == epoch
-            {
-                book.pieces.push(examined);
-            }
-        }
-        added.retain(|piece| piece.epoch == epoch);
-        for piece in loose.into_iter().chain(added) {
-            let twice = covered
-                .get(&piece.series)
-                .is_some_and(|held| piece.seqs.as_slice().iter().any(|(low, high)| held.overlaps(*low, *high)));
-            if twice {
-                let (first, last) = ends(&piece.seqs);
-                let evidence = format!("{} has numbers that an anchored chunk has already", piece.place);
-                book.find(report, What::Added, Subject::stretch(&piece.series, epoch, first, last), evidence);
-            }
-            if piece.chunk.is_some() && !twice {
-                book.unnumbered(&piece, report)?;
-            }
-            covered.entry(piece.series.clone()).or_default().extend(&piece.seqs);
-            book.pieces.push(Examined { piece, anchored: None, standing: Standing::Open, batch_sound: false });
-        }
-        book.missing(&covered, report);
-        Ok(book)
-    }
-
-    fn find(&self, report: &mut Report, what: What, subject: Subject, evidence: String) {
-        report.findings.push(Finding { side: self.side, what, subject, evidence });
-    }
-
-    /// Chunks that no batch has: those whose turn comes, and those that were put among the anchored ones.
-    fn unbatched(&self, judged: &Judged) -> Result<Vec<Piece>, AuditError> {
-        let (mut after, mut found) = (0, Vec::new());
-        loop {
-            let ids = self.store.chunks_after(after, IDS_PIECE)?;
-            let Some(last) = ids.last() else { return Ok(found) };
-            after = *last;
-            for id in ids.into_iter().filter(|id| !judged.chunks.contains_key(id) && !judged.unheaded.contains(id)) {
-                if let Some(Ok(mut piece)) = self.store.chunk(id)? {
-                    if id <= judged.last_chunk {
-                        piece.place = format!("{}, which no batch has though later ones are in batches,", piece.place);
-                    }
-                    found.push(piece);
-                }
-            }
-        }
-    }
-
-    /// A chunk of the ledger, as the store has it now.
-    fn examine(&self, id: i64, anchored: Anchored, report: &mut Report) -> Result<Option<Examined>, SourceError> {
-        let header = &anchored.header;
-        let (first, last) = ends(&header.intervals);
-        let subject = || Subject::stretch(&header.series, header.epoch, first, last);
-        let piece = match self.store.chunk(id)? {
-            Some(Ok(piece)) => piece,
-            Some(Err(fault)) => {
-                self.find(report, What::Damaged, subject(), format!("chunk {id} of {}: {fault}", anchored.place()));
-                return Ok(None);
-            }
-            None => {
-                let evidence =
-                    format!("{} anchored chunk {id} with these {} records, and it is gone", anchored.place(), header.count);
-                self.find(report, What::Deleted, subject(), evidence);
-                return Ok(None);
-            }
-        };
-        for (column, is, was) in differing(&piece, header) {
-            let evidence = format!("{column} of {} is {is}, {} anchored {was}", piece.place, anchored.place());
-            self.find(report, What::Changed, subject(), evidence);
-        }
-        let batch_sound = anchored.sound == Some(true);
-        let holds = match self.store.content(&piece)? {
-            Content::Items(items) => {
-                let leaves: Vec<Digest> = items.iter().map(|item| item.leaf).collect();
-                merkle::root(&leaves) == header.root
-                    && items.iter().map(|item| item.seq).eq(header
-                        .intervals
-                        .as_slice()
-                        .iter()
-                        .flat_map(|(low, high)| *low..=*high))
-            }
-            Content::Gone | Content::NoSecret => piece.root.is_none_or(|root| root == header.root),
-            Content::Damaged(fault) => {
-                self.find(report, What::Damaged, subject(), format!("{}: {fault}", piece.place));
-                return Ok(None);
-            }
-        };
-        let standing = match (anchored.sound, holds) {
-            (Some(true), true) => Standing::Sound,
-            (None, true) => Standing::Open,
-            _ => Standing::Unsound,
-        };
-        match standing {
-            Standing::Sound => report.chunks += 1,
-            // Only this epoch's are looked into: for the others there is no second witness here.
-            Standing::Unsound if !holds && header.epoch != self.epoch => {
-                let evidence = format!("what {} holds does not make the root that {} has", piece.place, anchored.place());
-                self.find(report, What::Changed, subject(), evidence);
-            }
-            _ => {}
-        }
-        Ok(Some(Examined { piece, anchored: Some(anchored), standing, batch_sound }))
-    }
-
-    /// A chunk that no batch has, with numbers that this side never had.
-    fn unnumbered(&self, piece: &Piece, report: &mut Report) -> Result<(), SourceError> {
-        // Asked again: what was read first may be older than the chunk.
-        let now = self.store.numbered(self.epoch)?;
-        let mut strange = piece.seqs.clone();
-        if let Some((_, numbered)) = now.iter().find(|(series, _)| *series == piece.series) {
-            numbered.as_slice().iter().for_each(|(low, high)| strange.remove(*low, *high));
-        }
-        let word = if self.side == Side::Terminal { "was given out" } else { "was received" };
-        for &(first, last) in strange.as_slice() {
-            let evidence = format!("{} holds what never {word}", piece.place);
-            self.find(report, What::Added, Subject::stretch(&piece.series, self.epoch, first, last), evidence);
-        }
-        Ok(())
-    }
-
-    /// What this side says it had, and nothing holds.
-    fn missing(&self, covered: &HashMap<Series, Intervals>, report: &mut Report) {
-        let word = if self.side == Side::Terminal { "were given out" } else { "were received" };
-        let mut series: Vec<_> = self.numbered.iter().collect();
-        series.sort_unstable_by_key(|(series, _)| series.as_str());
-        for (series, numbered) in series {
-            let mut left = numbered.clone();
-            for held in [covered.get(series), self.given_up.get(series)].into_iter().flatten() {
-                held.as_slice().iter().for_each(|(low, high)| left.remove(*low, *high));
-            }
-            for &(first, last) in left.as_slice() {
-                let evidence = format!("these numbers {word}, and neither a row, a chunk nor a tombstone has them");
-                self.find(report, What::Deleted, Subject::stretch(series, self.epoch, first, last), evidence);
-            }
-        }
-    }
-
-    /// Pieces that stand to what was anchored and hold some of `seqs`.
-    fn witnesses<'b>(&'b self, series: &'b Series, seqs: &'b Intervals) -> impl Iterator<Item = &'b Examined> {
-        self.pieces.iter().filter(move |examined| {
-            examined.standing == Standing::Sound
-                && examined.piece.series == *series
-                && examined.piece.seqs.as_slice().iter().any(|(low, high)| seqs.overlaps(*low, *high))
-        })
+impl Word {
+    fn place(&self) -> String {
+        self.witness.anchored.as_ref().map(Anchored::place).unwrap_or_default()
     }
 }
 
-fn ends(seqs: &Intervals) -> (u64, u64) {
-    (seqs.first().unwrap_or_default(), seqs.last().unwrap_or_default())
-}
-
-/// The columns of a chunk's row that are not what its header said.
-fn differing(piece: &Piece, header: &ChunkHeader) -> Vec<(&'static str, String, String)> {
-    let spell = |seqs: &Intervals| format!("{:?}", seqs.as_slice());
-    let mut columns = vec![
-        ("the series", piece.series.to_string(), header.series.to_string()),
-        ("the epoch", piece.epoch.to_string(), header.epoch.to_string()),
-        ("the sequence numbers", spell(&piece.seqs), spell(&header.intervals)),
-        ("the earliest time", piece.at_min.to_string(), header.at_min.to_string()),
-        ("the latest time", piece.at_max.to_string(), header.at_max.to_string()),
-    ];
-    if let Some(root) = piece.root {
-        columns.push(("the root", to_hex(&root), to_hex(&header.root)));
+/// Says if the two sides don't have the same secret for an epoch: then they can't make the same leaves.
+pub(super) fn secrets(terminal: &Account<'_>, cloud: Option<&Book<'_>>, group: &Group, is_first: bool, sink: &mut dyn Sink) {
+    let (Some(ours), Some(theirs)) = (terminal.store.secret(group), cloud.and_then(|cloud| cloud.account.store.secret(group)))
+    else {
+        return;
+    };
+    if is_first && ours != theirs {
+        let words = format!("the secret of epoch {} at the cloud is not the terminal's: one of them was changed", group.epoch);
+        let (party, evidence) = (terminal.name.clone(), Evidence::of(words));
+        sink.finding(Finding { side: Side::Between, party, what: What::Changed, subject: Subject::Database, evidence });
     }
-    columns.retain(|(_, is, was)| is != was);
-    columns
 }
 
-/// The other side's word about the records of one piece: leaf and where it is anchored, by number.
-type Words = BTreeMap<u64, (Digest, String)>;
-
-/// Holds the sides against each other.
-pub(super) fn compare(books: &[Book<'_>], report: &mut Report) -> Result<(), AuditError> {
-    for (n, book) in books.iter().enumerate() {
-        let other = books.iter().enumerate().find(|(m, _)| *m != n).map(|(_, other)| other);
-        // By roots first: a chunk that both anchored needs no further look.
-        let roots: HashSet<(&Series, Digest)> = other
-            .into_iter()
-            .flat_map(|other| &other.pieces)
-            .filter(|examined| examined.standing == Standing::Sound)
-            .filter_map(|examined| Some((&examined.piece.series, examined.anchored.as_ref()?.header.root)))
-            .collect();
-        for examined in &book.pieces {
-            let root = examined.anchored.as_ref().map(|anchored| anchored.header.root);
-            if examined.standing == Standing::Sound && root.is_some_and(|root| roots.contains(&(&examined.piece.series, root))) {
-                if book.side == Side::Terminal {
-                    report.agreed += examined.piece.seqs.count();
-                }
-                continue;
-            }
-            let mut words = Words::new();
-            let mut speechless = Intervals::default();
-            for witness in other.into_iter().flat_map(|other| other.witnesses(&examined.piece.series, &examined.piece.seqs)) {
-                let place = witness.anchored.as_ref().map(Anchored::place).unwrap_or_default();
-                match other.map(|other| other.store.content(&witness.piece)).transpose()? {
-                    Some(Content::Items(items)) => {
-                        words.extend(items.into_iter().map(|item| (item.seq, (item.leaf, place.clone()))));
-                    }
-                    // It stands for them by its root, and can't say anything about one of them.
-                    _ => speechless.extend(&witness.piece.seqs),
-                }
-            }
-            Look { book, other, examined, words, speechless }.into(report)?;
-        }
+/// A series of a terminal's epoch that the terminal does not know.
+pub(super) fn unknown_series(cloud: &Account<'_>, group: &Group, sink: &mut dyn Sink) -> Result<(), AuditError> {
+    let mut seqs = cloud.store.numbered(group)?;
+    let mut after = After::START;
+    loop {
+        let rows = cloud.store.chunks(group, after, ROWS_MAX)?;
+        let Some((last, _)) = rows.last() else { break };
+        after = *last;
+        rows.into_iter().filter_map(|(_, row)| row.ok()).for_each(|piece| seqs.extend(&piece.seqs));
+    }
+    for &(first, last) in seqs.as_slice() {
+        sink.finding(Finding {
+            side: Side::Cloud,
+            party: cloud.name.clone(),
+            what: What::Added,
+            subject: Subject::stretch(&group.series, group.epoch, first, last),
+            evidence: Evidence::of("the terminal of this epoch has no such series"),
+        });
     }
     Ok(())
 }
 
+/// Holds the two sides of a group against each other; or one alone against what it anchored.
+pub(super) fn group<'a>(
+    mut this: Lane<'a>,
+    mut that: Option<Lane<'a>>,
+    terms: Terms,
+    sink: &mut dyn Sink,
+    tally: &mut Tally,
+) -> Result<(), AuditError> {
+    loop {
+        let here = this.front(sink, tally)?;
+        let there = match &mut that {
+            Some(that) => that.front(sink, tally)?,
+            None => None,
+        };
+        let (seen, is_here) = match (here, there) {
+            (None, None) => break,
+            (Some(here), Some(there)) if there.first < here.first => (there, false),
+            (Some(here), _) => (here, true),
+            (None, Some(there)) => (there, false),
+        };
+        match (&mut that, is_here) {
+            (None, _) => {
+                judge(&mut this, None, &seen, terms, sink, tally)?;
+                seen.judged.set(true);
+                this.pass(u64::MAX);
+            }
+            (Some(that), _) => {
+                let (own, other) = if is_here { (&mut this, that) } else { (that, &mut this) };
+                other.reach(seen.last, sink, tally)?;
+                judge(own, Some(&mut *other), &seen, terms, sink, tally)?;
+                seen.judged.set(true);
+                let next = own.front(sink, tally)?.map_or(u64::MAX, |next| next.first);
+                other.pass(next);
+                let next = other.front(sink, tally)?.map_or(u64::MAX, |next| next.first);
+                own.pass(next);
+            }
+        }
+    }
+    let cut = this.book.judged.is_cut;
+    close(&this, sink);
+    if let Some(cloud) = &that {
+        close(cloud, sink);
+        beyond(&this, cloud, cut, sink);
+    }
+    Ok(())
+}
+
+/// What a side says that it had, and nothing holds; and what it holds, and never had.
+fn close(lane: &Lane<'_>, sink: &mut dyn Sink) {
+    let side = lane.book.account.side;
+    let is_terminal = side == Side::Terminal;
+    let mut told = lane.covered();
+    told.extend(&lane.lost);
+    for grave in &lane.graves {
+        for (first, last) in common(&told, grave.first, grave.last) {
+            let words = format!("a tombstone ({}) says that it was given up, and it is there or anchored", grave.reason);
+            lane.find(sink, What::Changed, (first, last), Evidence::of(words));
+        }
+        let class = if grave.taken { Class::Tombstoned } else { Class::Dropped };
+        let evidence = Evidence::of(format!("{} at {}", grave.reason, grave.at));
+        notice(lane, class, (grave.first, grave.last), evidence, sink);
+    }
+    lane.graves.iter().for_each(|grave| told.insert(grave.first, grave.last));
+    let word = if is_terminal { "were given out" } else { "were received" };
+    for &(first, last) in apart(&lane.numbered, &told).as_slice() {
+        let words = format!("these numbers {word}, and neither a row, a chunk nor a tombstone has them");
+        lane.find(sink, What::Deleted, (first, last), Evidence::of(words));
+    }
+    // A cloud counts what is in open pages when their segment is closed.
+    let held = if is_terminal { lane.covered() } else { lane.in_chunks().clone() };
+    let word = if is_terminal { "was given out" } else { "was received" };
+    for &(first, last) in apart(&held, &lane.numbered).as_slice() {
+        let words = format!("the database holds what, by its own count, never {word}");
+        lane.find(sink, What::Added, (first, last), Evidence::of(words));
+    }
+}
+
+/// The cloud has numbers that the terminal never gave out.
+fn beyond(terminal: &Lane<'_>, cloud: &Lane<'_>, is_cut: bool, sink: &mut dyn Sink) {
+    let last = terminal.numbered.last().unwrap_or_default();
+    // What it holds itself was found with it.
+    let mut known = terminal.covered();
+    known.extend(&terminal.lost);
+    known.insert(1, last);
+    for &(first, end) in apart(&cloud.covered(), &known).as_slice() {
+        if is_cut {
+            let words = format!(
+                "the cloud has it, the terminal gave out numbers up to {last} only, and its ledger lacks batches that the chain has: its \
+                 database is an older copy"
+            );
+            terminal.find(sink, What::Deleted, (first, end), Evidence::of(words));
+        } else {
+            let words = format!("the cloud has it, and the terminal gave out numbers up to {last} only");
+            cloud.find(sink, What::Added, (first, end), Evidence::of(words));
+        }
+    }
+}
+
+fn notice(lane: &Lane<'_>, class: Class, (first, last): (u64, u64), evidence: Evidence, sink: &mut dyn Sink) {
+    let (side, party) = (lane.book.account.side, lane.book.account.name.clone());
+    sink.notice(Notice { side, party, class, subject: lane.subject(first, last), evidence });
+}
+
+/// One piece against everything that the other side has of its numbers.
+fn judge<'b>(
+    own: &mut Lane<'b>,
+    other: Option<&mut Lane<'b>>,
+    seen: &Rc<Seen>,
+    terms: Terms,
+    sink: &mut dyn Sink,
+    tally: &mut Tally,
+) -> Result<(), AuditError> {
+    if seen.is_misplaced() {
+        // Its row stands under another series: that was said, and its numbers are none of this series'.
+        return Ok(());
+    }
+    let is_terminal = own.book.account.side == Side::Terminal;
+    let Some(other) = other else { return Look::new(own, None, seen).alone(sink) };
+    let witnesses: Vec<Rc<Seen>> =
+        other.window.iter().filter(|witness| overlap(seen, witness) && !witness.is_misplaced()).cloned().collect();
+    let root = |seen: &Seen| seen.anchored.as_ref().map(|anchored| anchored.header.root);
+    let is_twin = |witness: &Rc<Seen>| {
+        witness.standing == Standing::Sound && root(witness) == root(seen) && witness.piece.seqs == seen.piece.seqs
+    };
+    if seen.standing == Standing::Sound && witnesses.iter().any(is_twin) {
+        tally.agreed += if is_terminal { seen.piece.seqs.count() } else { 0 };
+        return Ok(());
+    }
+    let mut look = Look::new(own, Some(other), seen);
+    look.hear(&witnesses)?;
+    look.compare(terms, sink, tally)
+}
+
+fn overlap(one: &Seen, other: &Seen) -> bool {
+    one.first <= other.last
+        && other.first <= one.last
+        && one.piece.seqs.as_slice().iter().any(|(low, high)| other.piece.seqs.overlaps(*low, *high))
+}
+
 /// One piece, record by record.
 struct Look<'a, 'b> {
-    book: &'a Book<'b>,
-    other: Option<&'a Book<'b>>,
-    examined: &'a Examined,
-    words: Words,
+    own: &'a mut Lane<'b>,
+    other: Option<&'a mut Lane<'b>>,
+    seen: Rc<Seen>,
+    words: BTreeMap<u64, Word>,
+    /// The other side stands for them by a root, and can't say anything about one of them.
     speechless: Intervals,
+    /// The other side has them in whatever state, and on chain or not.
+    present: Intervals,
+}
+
+impl<'a, 'b> Look<'a, 'b> {
+    fn new(own: &'a mut Lane<'b>, other: Option<&'a mut Lane<'b>>, seen: &Rc<Seen>) -> Self {
+        let (words, none) = (BTreeMap::new(), Intervals::new());
+        Self { own, other, seen: Rc::clone(seen), words, speechless: none.clone(), present: none }
+    }
 }
 
 impl Look<'_, '_> {
     fn subject(&self, first: u64, last: u64) -> Subject {
-        Subject::stretch(&self.examined.piece.series, self.book.epoch, first, last)
+        self.own.subject(first, last)
     }
 
-    fn into(self, report: &mut Report) -> Result<(), AuditError> {
-        let (book, examined) = (self.book, self.examined);
-        let piece = &examined.piece;
-        let items = match book.store.content(piece)? {
-            Content::Items(items) => items,
-            Content::Gone | Content::NoSecret if examined.standing != Standing::Unsound => return Ok(()),
-            Content::Gone | Content::NoSecret => Vec::new(),
-            Content::Damaged(fault) => {
-                let (first, last) = ends(&piece.seqs);
-                book.find(report, What::Damaged, self.subject(first, last), format!("{}: {fault}", piece.place));
-                return Ok(());
-            }
-        };
-        if examined.standing == Standing::Open {
-            report.open += items.len() as u64;
+    fn find(&self, sink: &mut dyn Sink, what: What, (first, last): (u64, u64), evidence: Evidence) {
+        self.own.find(sink, what, (first, last), evidence);
+    }
+
+    /// Where this piece is anchored.
+    fn anchored(&self, evidence: Evidence) -> Evidence {
+        let evidence = Evidence { time: evidence.time.or(self.seen.piece.times), ..evidence };
+        match &self.seen.anchored {
+            Some(anchored) if evidence.batch.is_none() => evidence.batch(anchored.batch, anchored.tx),
+            _ => evidence,
         }
-        let before = report.findings.len();
-        let mut wrong = Vec::new();
-        let mut unheard = Intervals::default();
-        for item in &items {
-            if item.kept.is_some_and(|kept| kept != item.leaf) {
-                let evidence = format!(
+    }
+
+    /// Nobody else can speak: a piece that does not stand to its root was changed somewhere.
+    fn alone(mut self, sink: &mut dyn Sink) -> Result<(), AuditError> {
+        if self.seen.standing != Standing::Unsound {
+            return self.kept(sink).map(drop);
+        }
+        let said = self.kept(sink)?;
+        self.unsound(said, &Intervals::new(), false, sink)
+    }
+
+    /// Leaves that are kept beside records, and are not theirs. Says whether there are any.
+    fn kept(&mut self, sink: &mut dyn Sink) -> Result<bool, AuditError> {
+        let content = self.own.content(&self.seen)?;
+        let Content::Items(items) = &*content else { return Ok(false) };
+        let mut found = false;
+        for item in items {
+            if let Some(kept) = item.kept.filter(|kept| *kept != item.leaf) {
+                let words = format!(
                     "{} keeps leaf {} beside it, and it makes {}",
-                    piece.place,
-                    item.kept.map(|kept| to_hex(&kept)).unwrap_or_default(),
+                    self.seen.piece.place,
+                    to_hex(&kept),
                     to_hex(&item.leaf)
                 );
-                book.find(report, What::Changed, self.subject(item.seq, item.seq), evidence);
-            }
-            self.unknown(item.seq, report);
-            match (self.words.get(&item.seq), examined.standing) {
-                (Some((leaf, _)), standing) if *leaf == item.leaf => {
-                    report.agreed += u64::from(standing == Standing::Sound && book.side == Side::Terminal);
-                }
-                // Said once, from the terminal's side.
-                (Some(_), Standing::Sound) if book.side != Side::Terminal => {}
-                (Some((leaf, place)), Standing::Sound) => self.disagree(item, leaf, place, report),
-                (Some(_), _) => wrong.push(item),
-                (None, Standing::Sound) if !self.speechless.contains(item.seq) => match book.side {
-                    Side::Terminal => report.terminal_only += 1,
-                    _ => report.cloud_only += 1,
-                },
-                (None, _) => unheard.insert(item.seq, item.seq),
+                let evidence = Evidence { time: item.at.map(|at| (at, at)), ..Evidence::of(words).digests(kept, item.leaf) };
+                self.find(sink, What::Changed, (item.seq, item.seq), evidence);
+                found = true;
             }
         }
-        self.wrong(&wrong, report);
-        if examined.standing == Standing::Unsound {
-            self.numbers(&items, report);
-            let told = report.findings.len() > before;
-            if examined.batch_sound && !told {
-                self.untold(&unheard, report);
+        Ok(found)
+    }
+
+    /// What the other side has of these numbers.
+    fn hear(&mut self, witnesses: &[Rc<Seen>]) -> Result<(), AuditError> {
+        let Some(other) = &mut self.other else { return Ok(()) };
+        for witness in witnesses {
+            self.present.extend(&witness.piece.seqs);
+            if witness.standing != Standing::Sound {
+                continue;
+            }
+            match &*other.content(witness)? {
+                Content::Items(items) => {
+                    let from = items.partition_point(|item| item.seq < self.seen.first);
+                    for item in items[from..].iter().take_while(|item| item.seq <= self.seen.last) {
+                        self.words.insert(item.seq, Word { leaf: item.leaf, at: item.at, witness: Rc::clone(witness) });
+                    }
+                }
+                _ => self.speechless.extend(&witness.piece.seqs),
             }
         }
         Ok(())
     }
 
-    /// The cloud has a number that the terminal never gave out.
-    fn unknown(&self, seq: u64, report: &mut Report) {
-        let (Side::Cloud, Some(terminal)) = (self.book.side, self.other) else { return };
-        let series = &self.examined.piece.series;
-        let last = terminal.numbered.get(series).and_then(Intervals::last).unwrap_or_default();
-        if seq > last {
-            let evidence = format!("{} has it, and the terminal gave out numbers up to {last} only", self.examined.piece.place);
-            self.book.find(report, What::Added, self.subject(seq, seq), evidence);
+    fn compare(mut self, terms: Terms, sink: &mut dyn Sink, tally: &mut Tally) -> Result<(), AuditError> {
+        let standing = self.seen.standing;
+        let is_terminal = self.own.book.account.side == Side::Terminal;
+        let mut said = self.kept(sink)?;
+        let content = self.own.content(&self.seen)?;
+        let items: &[Item] = match &*content {
+            Content::Items(items) => items,
+            // If the root is another one that was said.
+            _ => return Ok(()),
+        };
+        let (mut wrong, mut unheard, mut only) = (Vec::new(), Intervals::new(), Intervals::new());
+        for item in items {
+            match (self.words.get(&item.seq), standing) {
+                (Some(word), standing) if word.leaf == item.leaf => {
+                    tally.agreed += u64::from(standing == Standing::Sound && is_terminal);
+                }
+                (Some(word), Standing::Sound) => {
+                    // Said once, from the terminal's side.
+                    if is_terminal {
+                        self.disagree(item, word, sink);
+                    }
+                }
+                (Some(_), _) => wrong.push(*item),
+                (None, Standing::Sound) if !self.speechless.contains(item.seq) => {
+                    *if is_terminal { &mut tally.terminal_only } else { &mut tally.cloud_only } += 1;
+                    only.insert(item.seq, item.seq);
+                }
+                (None, _) => unheard.insert(item.seq, item.seq),
+            }
         }
+        said |= !wrong.is_empty();
+        self.wrong(&wrong, sink)?;
+        if is_terminal {
+            self.only_terminal(&only, terms, sink)?;
+        } else {
+            self.only_cloud(&only, sink);
+        }
+        if standing == Standing::Unsound {
+            said |= self.numbers(items, sink);
+            self.unsound(said, &unheard, true, sink)?;
+        }
+        Ok(())
     }
 
-    fn disagree(&self, item: &Item, leaf: &Digest, place: &str, report: &mut Report) {
-        let ours = self.examined.anchored.as_ref().map(Anchored::place).unwrap_or_default();
-        let evidence = format!(
-            "the terminal anchored leaf {} in {ours}, the cloud anchored {} in {place}, and both hold what they anchored",
+    fn disagree(&self, item: &Item, word: &Word, sink: &mut dyn Sink) {
+        let ours = self.seen.anchored.as_ref().map(Anchored::place).unwrap_or_default();
+        let words = format!(
+            "the terminal anchored leaf {} in {ours}, the cloud anchored {} in {}, and both hold what they anchored",
             to_hex(&item.leaf),
-            to_hex(leaf)
+            to_hex(&word.leaf),
+            word.place()
         );
+        let evidence = self.anchored(Evidence {
+            time: word.at.or(item.at).map(|at| (at, at)),
+            ..Evidence::of(words).digests(item.leaf, word.leaf)
+        });
+        let party = self.own.book.account.name.clone();
         let subject = self.subject(item.seq, item.seq);
-        report.findings.push(Finding { side: Side::Between, what: What::Disagrees, subject, evidence });
+        sink.finding(Finding { side: Side::Between, party, what: What::Disagrees, subject, evidence });
     }
 
     /// Records that are not what the other side anchored, in a piece that is not what its own side anchored.
-    fn wrong(&self, wrong: &[&Item], report: &mut Report) {
-        let by_leaf: HashMap<Digest, u64> =
-            wrong.iter().filter_map(|item| Some((self.words.get(&item.seq)?.0, item.seq))).collect();
+    fn wrong(&mut self, wrong: &[Item], sink: &mut dyn Sink) -> Result<(), AuditError> {
+        let came_from = self.moved(wrong)?;
         for item in wrong {
-            let Some((leaf, place)) = self.words.get(&item.seq) else { continue };
-            let witness = if self.book.side == Side::Terminal { "cloud" } else { "terminal" };
-            let mut evidence = format!("its leaf is {}, the {witness} anchored {} in {place}", to_hex(&item.leaf), to_hex(leaf));
-            if let Some(anchored) = &self.examined.anchored
-                && self.examined.batch_sound
-            {
-                evidence.push_str(&format!(
-                    "; {} no longer makes the root of its own {}",
-                    self.examined.piece.place,
-                    anchored.place()
-                ));
-            }
-            if let Some(anchored) = self.examined.anchored.as_ref().filter(|_| self.examined.batch_sound)
-                && let Some(record) = &item.record
-                && !(anchored.header.at_min..=anchored.header.at_max).contains(&record.at)
-            {
+            let Some(word) = self.words.get(&item.seq) else { continue };
+            let witness = if self.own.book.account.side == Side::Terminal { "cloud" } else { "terminal" };
+            let mut words =
+                format!("its leaf is {}, the {witness} anchored {} in {}", to_hex(&item.leaf), to_hex(&word.leaf), word.place());
+            if let Some(anchored) = self.seen.anchored.as_ref().filter(|_| self.seen.batch_sound) {
+                words.push_str(&format!("; {} no longer makes the root of its own {}", self.seen.piece.place, anchored.place()));
                 let (from, to) = (anchored.header.at_min, anchored.header.at_max);
-                evidence.push_str(&format!("; its time {} is outside of the anchored {from} to {to}", record.at));
+                if let Some(at) = item.at.filter(|at| !(from..=to).contains(at)) {
+                    words.push_str(&format!("; its time {at} is outside of the anchored {from} to {to}"));
+                }
             }
-            let what = match self.moved(item, &by_leaf) {
+            let what = match came_from.get(&item.seq) {
                 Some(from) => {
-                    evidence.push_str(&format!("; it has the content of number {from}"));
+                    words.push_str(&format!("; it has the content of number {from}"));
                     What::Reordered
                 }
                 None => What::Changed,
             };
-            self.book.find(report, what, self.subject(item.seq, item.seq), evidence);
+            let time = item.at.or(word.at).map(|at| (at, at));
+            let evidence = self.anchored(Evidence { time, ..Evidence::of(words).digests(word.leaf, item.leaf) });
+            self.find(sink, what, (item.seq, item.seq), evidence);
+        }
+        Ok(())
+    }
+
+    /// The numbers whose content stands at the places of others.
+    fn moved(&self, wrong: &[Item]) -> Result<HashMap<u64, u64>, AuditError> {
+        let mut came_from = HashMap::new();
+        if wrong.len() < 2 {
+            return Ok(came_from);
+        }
+        let by_leaf: HashMap<Digest, u64> =
+            wrong.iter().filter_map(|item| Some((self.words.get(&item.seq)?.leaf, item.seq))).collect();
+        let leaves = wrong.iter().filter_map(|item| Some((item.seq, *by_leaf.get(&item.leaf)?)));
+        came_from.extend(leaves.filter(|(at, from)| at != from));
+        let store = self.own.book.account.store;
+        let (false, Some(secret)) = (wrong.len() > SHUFFLED_MAX, store.secret(&self.own.group)) else { return Ok(came_from) };
+        for record in store.records(&self.seen.piece)? {
+            let at = record.key.seq;
+            if wrong.binary_search_by_key(&at, |item| item.seq).is_err() {
+                continue;
+            }
+            let there = |seq: u64| {
+                let key = RecordKey { seq, ..record.key.clone() };
+                let view = record.view();
+                secret.leaf(&RecordView { series: key.series.as_str(), seq: key.seq, ..view })
+            };
+            let from = wrong
+                .iter()
+                .map(|item| item.seq)
+                .find(|seq| *seq != at && self.words.get(seq).is_some_and(|word| word.leaf == there(*seq)));
+            came_from.extend(from.map(|from| (at, from)));
+        }
+        Ok(came_from)
+    }
+
+    /// Records that the terminal anchored, and the cloud has not anchored: where are they?
+    fn only_terminal(&mut self, only: &Intervals, terms: Terms, sink: &mut dyn Sink) -> Result<(), AuditError> {
+        let (Some(cloud), Some(anchored)) = (&self.other, &self.seen.anchored) else { return Ok(()) };
+        for (first, last) in inside(only, &self.present) {
+            let words = format!("{} of the terminal has it, and the cloud's turn comes", anchored.place());
+            notice(cloud, Class::NotYetAnchored, (first, last), self.anchored(Evidence::of(words)), sink);
+        }
+        // What the cloud says that it received, or once anchored, and has not any more is a finding of its own.
+        let mut left = apart(&apart(only, &self.present), &cloud.numbered);
+        left = apart(&left, &cloud.lost);
+        for (relay, kept) in &cloud.elsewhere {
+            for (first, last) in inside(&left, kept) {
+                let evidence = Evidence::of(format!("{relay} has stated that it keeps it, until it is asked for"));
+                notice(self.own, Class::AtRelay, (first, last), self.anchored(evidence), sink);
+            }
+            left = apart(&left, kept);
+        }
+        if left.is_empty() {
+            return Ok(());
+        }
+        let closed_at = self.own.book.account.ledger.closed_at(anchored.batch)?.unwrap_or_default();
+        let age = u64::try_from(terms.now.saturating_sub(closed_at)).unwrap_or_default();
+        let is_young = u128::from(age) <= terms.grace.as_nanos();
+        for &(first, last) in left.as_slice() {
+            let words = format!(
+                "{} of the terminal has it for {} s, and neither the cloud nor a relay says that it does",
+                anchored.place(),
+                age / 1_000_000_000
+            );
+            let evidence = self.anchored(Evidence { expected: Some(anchored.header.root), ..Evidence::of(words) });
+            if is_young {
+                notice(self.own, Class::NotYetArrived, (first, last), evidence, sink);
+            } else {
+                let party = self.own.book.account.name.clone();
+                let subject = self.subject(first, last);
+                sink.finding(Finding { side: Side::Between, party, what: What::Withheld, subject, evidence });
+            }
+        }
+        Ok(())
+    }
+
+    /// Records that the cloud anchored, and the terminal has not.
+    fn only_cloud(&self, only: &Intervals, sink: &mut dyn Sink) {
+        let Some(terminal) = &self.other else { return };
+        let mut left = only.clone();
+        for grave in &terminal.graves {
+            let class = if grave.taken { Class::Tombstoned } else { Class::Dropped };
+            for (first, last) in common(&left, grave.first, grave.last) {
+                let words = format!("the cloud anchored it, and the terminal gave it up: {}", grave.reason);
+                notice(self.own, class, (first, last), self.anchored(Evidence::of(words)), sink);
+            }
+            left.remove(grave.first, grave.last);
+        }
+        for (first, last) in inside(&left, &self.present) {
+            let words = "the cloud anchored it, and the terminal's turn comes";
+            notice(terminal, Class::NotYetAnchored, (first, last), self.anchored(Evidence::of(words)), sink);
         }
     }
 
-    /// The number whose content stands at the place of `item`.
-    fn moved(&self, item: &Item, by_leaf: &HashMap<Digest, u64>) -> Option<u64> {
-        let Some(record) = &item.record else { return by_leaf.get(&item.leaf).copied() };
-        if by_leaf.len() > SHUFFLED_MAX {
-            return None;
-        }
-        by_leaf.iter().filter(|(_, seq)| **seq != item.seq).find_map(|(leaf, seq)| {
-            let key = RecordKey { seq: *seq, ..record.key.clone() };
-            let there = Record { key, ..record.clone() };
-            (self.book.store.leaf(&there)? == *leaf).then_some(*seq)
-        })
-    }
-
-    /// Numbers that a changed piece has lost or gained.
-    fn numbers(&self, items: &[Item], report: &mut Report) {
-        let Some(anchored) = &self.examined.anchored else { return };
+    /// Numbers that a changed piece has lost or gained. Says whether there are any.
+    fn numbers(&self, items: &[Item], sink: &mut dyn Sink) -> bool {
+        let Some(anchored) = self.seen.anchored.as_ref().filter(|_| !items.is_empty()) else { return false };
         let held: Intervals = items.iter().map(|item| (item.seq, item.seq)).collect();
-        let place = &self.examined.piece.place;
-        if items.is_empty() {
-            return;
+        let place = self.seen.piece.place;
+        let (lost, gained) = (apart(&anchored.header.intervals, &held), apart(&held, &anchored.header.intervals));
+        for &(first, last) in lost.as_slice() {
+            let words = format!("{} anchored it in a chunk, and {place} no longer has it", anchored.place());
+            self.find(sink, What::Deleted, (first, last), self.anchored(Evidence::of(words)));
         }
-        let apart = |from: &Intervals, without: &Intervals| {
-            let mut left = from.clone();
-            without.as_slice().iter().for_each(|(low, high)| left.remove(*low, *high));
-            left
-        };
-        for &(first, last) in apart(&anchored.header.intervals, &held).as_slice() {
-            let evidence = format!("{} anchored it in a chunk, and {place} no longer has it", anchored.place());
-            self.book.find(report, What::Deleted, self.subject(first, last), evidence);
+        for &(first, last) in gained.as_slice() {
+            let words = format!("{place} has it, and {} anchored that chunk without it", anchored.place());
+            self.find(sink, What::Added, (first, last), self.anchored(Evidence::of(words)));
         }
-        for &(first, last) in apart(&held, &anchored.header.intervals).as_slice() {
-            let evidence = format!("{place} has it, and {} anchored that chunk without it", anchored.place());
-            self.book.find(report, What::Added, self.subject(first, last), evidence);
-        }
+        !lost.is_empty() || !gained.is_empty()
     }
 
     /// The piece was changed, and nobody can say which of these records.
-    fn untold(&self, unheard: &Intervals, report: &mut Report) {
-        let Some(anchored) = &self.examined.anchored else { return };
+    fn unsound(&self, said: bool, unheard: &Intervals, has_witness: bool, sink: &mut dyn Sink) -> Result<(), AuditError> {
+        let Some(anchored) = self.seen.anchored.as_ref().filter(|_| self.seen.batch_sound && !said) else { return Ok(()) };
         let of = if unheard.is_empty() { &anchored.header.intervals } else { unheard };
-        let (first, last) = ends(of);
-        let why = if unheard.is_empty() {
-            "every record is as the other side anchored it, so this side anchored something else"
-        } else {
-            "the other side has anchored none of these, so which ones can't be told"
+        let why = match (has_witness, unheard.is_empty()) {
+            (false, _) => "there is no second witness here, so which ones can't be told",
+            (true, true) => "every record is as the other side anchored it, so this side anchored something else",
+            (true, false) => "the other side has anchored none of these, so which ones can't be told",
         };
-        let evidence = format!("{} does not make the root that {} has; {why}", self.examined.piece.place, anchored.place());
-        self.book.find(report, What::Changed, self.subject(first, last), evidence);
+        let words = format!("{} does not make the root that {} has; {why}", self.seen.piece.place, anchored.place());
+        let evidence = self.anchored(Evidence { expected: Some(anchored.header.root), ..Evidence::of(words) });
+        let ends = (of.first().unwrap_or_default(), of.last().unwrap_or_default());
+        self.find(sink, What::Changed, ends, evidence);
+        Ok(())
     }
+}
+
+/// What both sets have.
+fn inside(one: &Intervals, other: &Intervals) -> Vec<(u64, u64)> {
+    one.as_slice().iter().flat_map(|(low, high)| common(other, *low, *high)).collect()
 }

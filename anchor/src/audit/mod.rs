@@ -1,266 +1,47 @@
-//! The audit: what terminal and cloud hold now, against what each of them anchored, and against each other.
+//! The audit: what terminals and cloud hold now, against what each of them anchored, and against each other.
 //!
 //! First by roots: the rows of a ledger make the roots that the chain has, or its proofs were re-written; what a chunk holds makes its
 //! anchored root, or something in it was changed. Two chunks with the same root are the same and are not opened. Then downwards,
 //! where roots differ: record by record, by leaves. Both sides compute the same leaf of a record, so the side that still
 //! stands to what it anchored is the witness against the other.
 //!
-//! Nothing in here writes, and nothing asks the chain but [`OnChain::gather`]. The stores of the two sides are behind [`Store`].
+//! Both sides are read once, series by series in the order of numbers, like the two halves of a merge: what is in memory at a time is a
+//! few chunks of each, however much there is. What must be remembered longer is in [`notes`], on disk.
+//!
+//! Nothing in here writes to what it reads, and nothing asks the chain but [`Before`]. The stores of the two sides are behind [`Store`].
 
+mod books;
 mod compare;
+mod finding;
+mod lane;
 mod ledger;
+mod notes;
 mod onchain;
+mod store;
 
-use std::fmt;
+use std::collections::HashSet;
+use std::time::Duration;
 
-use serde::{Serialize, Serializer};
-use wire::{At, Digest, Epoch, Intervals, Record, RecordKey, Series};
+use wire::{At, Epoch};
 
 use crate::ledger::LedgerError;
 use crate::source::SourceError;
 use crate::view::LedgerView;
 
-pub use onchain::{GatherError, OnChain, Pinned};
+pub use finding::{Class, Evidence, Finding, Notice, Report, Side, Sink, Subject, Tally, What};
+pub use onchain::{Before, GatherError, OnChain, Pinned};
+pub use store::{After, Content, Grave, Group, Item, Piece, Place, Row, Store};
 
-/// Who a finding is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Side {
-    /// The edge agent's database.
-    Terminal,
-    /// The cloud's.
-    Cloud,
-    /// Both stand to what they anchored, and it differs: it was changed on its way, or by one of them before it anchored.
-    Between,
-}
+use books::Book;
+use lane::Lane;
 
-impl fmt::Display for Side {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Terminal => "terminal",
-            Self::Cloud => "cloud",
-            Self::Between => "between",
-        })
-    }
-}
-
-/// What happened to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum What {
-    /// Content, time or place in the series is another one than was anchored.
-    Changed,
-    /// It was there and is not any more.
-    Deleted,
-    /// It is there and was not.
-    Added,
-    /// The content of another record of the series stands at its place.
-    Reordered,
-    /// The ledger's rows are not what the chain has: proofs made from them don't hold.
-    Rewritten,
-    /// The two sides anchored different things under one key.
-    Disagrees,
-    /// It can't be read.
-    Damaged,
-}
-
-impl fmt::Display for What {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Changed => "changed",
-            Self::Deleted => "deleted",
-            Self::Added => "added",
-            Self::Reordered => "reordered",
-            Self::Rewritten => "rewritten",
-            Self::Disagrees => "disagrees",
-            Self::Damaged => "damaged",
-        })
-    }
-}
-
-/// What a finding is about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Subject {
-    /// One record.
-    Record(RecordKey),
-    /// Some or all records of a stretch.
-    Records {
-        /// Their series.
-        series: Series,
-        /// Their epoch.
-        epoch: Epoch,
-        /// The first sequence number.
-        first: u64,
-        /// The last one.
-        last: u64,
-    },
-    /// A batch of the side's ledger.
-    Batch(u64),
-    /// The side's ledger as a whole.
-    Ledger,
-}
-
-impl Subject {
-    /// A stretch; of one record if it is one.
-    fn stretch(series: &Series, epoch: Epoch, first: u64, last: u64) -> Self {
-        let series = series.clone();
-        if first == last {
-            Self::Record(RecordKey { series, epoch, seq: first })
-        } else {
-            Self::Records { series, epoch, first, last }
-        }
-    }
-}
-
-impl fmt::Display for Subject {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Record(key) => write!(f, "{key}"),
-            Self::Records { series, epoch, first, last } => write!(f, "{series}@{epoch}.{first}..{last}"),
-            Self::Batch(number) => write!(f, "batch {number}"),
-            Self::Ledger => f.write_str("the ledger"),
-        }
-    }
-}
-
-impl Serialize for Subject {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-/// One finding.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// Who.
-    pub side: Side,
-    /// What happened.
-    pub what: What,
-    /// To what.
-    pub subject: Subject,
-    /// What shows it.
-    pub evidence: String,
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} {}: {}", self.side, self.what, self.subject, self.evidence)
-    }
-}
-
-/// What an audit came to.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Report {
-    /// Everything that is not as it was anchored.
-    pub findings: Vec<Finding>,
-    /// Batches of both sides that the chain has as the ledgers say.
-    pub batches: u64,
-    /// Chunks of both sides that make their anchored roots.
-    pub chunks: u64,
-    /// Records that both sides anchored alike.
-    pub agreed: u64,
-    /// Records that only the terminal anchored: still at a relay, on their way, or withheld.
-    pub terminal_only: u64,
-    /// Records of this terminal that only the cloud anchored: the terminal's turn comes, or it gave up their leaves.
-    pub cloud_only: u64,
-    /// Records that are not anchored yet, on either side.
-    pub open: u64,
-}
-
-/// What one side holds together: a chunk, or rows that are in none yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Piece {
-    /// The chunk's id; `None` for rows that are in no chunk.
-    pub chunk: Option<i64>,
-    /// Where it is, in the store's own words, like `outbox row 7`.
-    pub place: String,
-    /// Its series.
-    pub series: Series,
-    /// Its epoch.
-    pub epoch: Epoch,
-    /// Its sequence numbers, as the store says.
-    pub seqs: Intervals,
-    /// The earliest generation time, as the store says.
-    pub at_min: At,
-    /// The latest one.
-    pub at_max: At,
-    /// The root that the store keeps, if it keeps one.
-    pub root: Option<Digest>,
-}
-
-/// One record of a piece.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Item {
-    /// Its sequence number.
-    pub seq: u64,
-    /// Its leaf: computed from the record, or kept.
-    pub leaf: Digest,
-    /// The leaf that is kept beside a record, where there is one.
-    pub kept: Option<Digest>,
-    /// The record, where the store has it.
-    pub record: Option<Record>,
-}
-
-/// What is in a piece.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Content {
-    /// Its records, in the order of their sequence numbers.
-    Items(Vec<Item>),
-    /// The leaves were given up for room; the root is all that is kept.
-    Gone,
-    /// The epoch's secret is not known, so no leaf can be computed.
-    NoSecret,
-    /// It can't be read.
-    Damaged(String),
-}
-
-/// One side's records, as they are now. Everything is read only.
-pub trait Store {
-    /// The sequence numbers that this side says it gave out (a terminal) or received (a cloud), by series. Read before the pieces, so
-    /// that those of a running process never look incomplete.
-    ///
-    /// # Errors
-    /// [`SourceError`] if the database can't be read.
-    fn numbered(&self, epoch: Epoch) -> Result<Vec<(Series, Intervals)>, SourceError>;
-
-    /// Those that were given up on purpose, by series.
-    ///
-    /// # Errors
-    /// [`SourceError`].
-    fn given_up(&self, epoch: Epoch) -> Result<Vec<(Series, Intervals)>, SourceError>;
-
-    /// A chunk by its id; the error text says why its row can't be read.
-    ///
-    /// # Errors
-    /// [`SourceError`].
-    fn chunk(&self, id: i64) -> Result<Option<Result<Piece, String>>, SourceError>;
-
-    /// The ids of all chunks above `id`, in their order, at most `limit`.
-    ///
-    /// # Errors
-    /// [`SourceError`].
-    fn chunks_after(&self, id: i64, limit: usize) -> Result<Vec<i64>, SourceError>;
-
-    /// What is in no chunk yet, of one epoch.
-    ///
-    /// # Errors
-    /// [`SourceError`].
-    fn loose(&self, epoch: Epoch) -> Result<Vec<Piece>, SourceError>;
-
-    /// What is in a piece.
-    ///
-    /// # Errors
-    /// [`SourceError`].
-    fn content(&self, piece: &Piece) -> Result<Content, SourceError>;
-
-    /// The leaf of a record, if its salt is known.
-    fn leaf(&self, record: &Record) -> Option<Digest>;
-}
-
-/// One side, to be audited.
+/// One side, to be audited. Hold the ledger before the store, so that every chunk of a batch is in the store, and ask the chain before
+/// and after both.
 pub struct Account<'a> {
     /// Which one.
     pub side: Side,
+    /// Whose it is, by the store's word: a terminal's `area/sensor`; a cloud's name.
+    pub name: String,
     /// Its ledger.
     pub ledger: &'a LedgerView,
     /// Its records.
@@ -278,19 +59,80 @@ pub enum AuditError {
     /// A store can't be read.
     #[error("{0}")]
     Store(#[from] SourceError),
+    /// Two databases are of one origin: a copy would be compared with itself.
+    #[error("two of the terminals have epoch {0}: one of them is a copy of the other")]
+    Twice(Epoch),
 }
 
-/// Audits a terminal and the cloud, or one of them alone. `epoch` is the terminal's: its records are compared one by one.
+/// What an auditor decides.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// The time now.
+    pub now: At,
+    /// How long a record that a terminal anchored may be on its way to the cloud before it counts as withheld.
+    pub grace: Duration,
+}
+
+/// An audit of the cloud and any number of terminals, or of one side alone.
 ///
-/// # Errors
-/// [`AuditError`] if a database can't be read at all. What is in it is never an error, but a finding.
-pub fn audit(terminal: Option<&Account<'_>>, cloud: Option<&Account<'_>>, epoch: Epoch) -> Result<Report, AuditError> {
-    let mut report = Report::default();
-    let mut books = Vec::new();
-    for account in [terminal, cloud].into_iter().flatten() {
-        let judged = ledger::judge(account, &mut report)?;
-        books.push(compare::Book::open(account, judged, epoch, &mut report)?);
+/// Hold the cloud's databases before the first terminal's: a number that the cloud has was given out by then.
+pub struct Audit<'a> {
+    cloud: Option<Book<'a>>,
+    terms: Terms,
+    epochs: HashSet<u64>,
+    tally: Tally,
+}
+
+impl<'a> Audit<'a> {
+    /// Begins with the cloud's ledger.
+    ///
+    /// # Errors
+    /// [`AuditError`] if a database can't be read at all, here and below. What is in it is never an error, but a finding.
+    pub fn begin(cloud: Option<&'a Account<'a>>, terms: Terms, sink: &mut dyn Sink) -> Result<Self, AuditError> {
+        let mut tally = Tally::default();
+        let cloud = cloud.map(|account| Book::open(account, sink, &mut tally)).transpose()?;
+        Ok(Self { cloud, terms, epochs: HashSet::new(), tally })
     }
-    compare::compare(&books, &mut report)?;
-    Ok(report)
+
+    /// Audits a terminal against the cloud.
+    ///
+    /// # Errors
+    /// [`AuditError`].
+    pub fn terminal(&mut self, account: &Account<'_>, epoch: Epoch, sink: &mut dyn Sink) -> Result<(), AuditError> {
+        if !self.epochs.insert(epoch.0) {
+            return Err(AuditError::Twice(epoch));
+        }
+        let book = Book::open(account, sink, &mut self.tally)?;
+        let mut last = None;
+        while let Some(group) = account.store.group_after(last.as_ref())? {
+            let cloud = self.cloud.as_ref().map(|cloud| Lane::open(cloud, &group)).transpose()?;
+            compare::secrets(account, self.cloud.as_ref(), &group, last.is_none(), sink);
+            compare::group(Lane::open(&book, &group)?, cloud, self.terms, sink, &mut self.tally)?;
+            if let Some(cloud) = &self.cloud {
+                cloud.account.onchain.notes.finish(&group.series, group.epoch)?;
+            }
+            last = Some(group);
+        }
+        book.close(sink)
+    }
+
+    /// Audits what the cloud has besides, and says what was compared.
+    ///
+    /// # Errors
+    /// [`AuditError`].
+    pub fn finish(mut self, sink: &mut dyn Sink) -> Result<Tally, AuditError> {
+        let Some(book) = self.cloud else { return Ok(self.tally) };
+        let mut last = None;
+        while let Some(group) = book.account.store.group_after(last.as_ref())? {
+            if !book.account.onchain.notes.is_done(&group.series, group.epoch)? {
+                if self.epochs.contains(&group.epoch.0) {
+                    compare::unknown_series(book.account, &group, sink)?;
+                }
+                compare::group(Lane::open(&book, &group)?, None, self.terms, sink, &mut self.tally)?;
+            }
+            last = Some(group);
+        }
+        book.close(sink)?;
+        Ok(self.tally)
+    }
 }

@@ -1,9 +1,12 @@
 //! The audit against a real chain, with stores that are as small as they can be. (With real databases: `tests/e2e`.)
 
-use anchor::audit::{Account, Content, Item, OnChain, Piece, Pinned, Report, Side, Store, What, audit};
+use anchor::audit::{
+    Account, After, Audit, Before, Content, Finding, Grave, Group, Item, Piece, Pinned, Place, Report, Row, Side, Store, Subject,
+    Tally, Terms, What,
+};
 use anchor::machine::State;
 use anchor::{LedgerView, Party, SourceError};
-use wire::{Digest, Epoch, Intervals, Record, Series};
+use wire::{Digest, Epoch, EpochSecret, Intervals, Record};
 
 use crate::proxy::Proxy;
 use crate::town::{Chunks, DEADLINE, Running, Town, header, records, secret};
@@ -16,62 +19,104 @@ struct Shelf {
 
 const EPOCH: Epoch = Epoch(0x9f3c);
 
+impl Shelf {
+    fn held(&self, id: i64) -> Vec<Record> {
+        let mut records = records(id);
+        records.iter_mut().for_each(self.change);
+        records
+    }
+}
+
 impl Store for Shelf {
-    fn numbered(&self, _: Epoch) -> Result<Vec<(Series, Intervals)>, SourceError> {
-        let last = header(self.count).intervals.last().unwrap();
-        Ok(vec![(header(1).series, Intervals::of(1, last))])
+    fn group_after(&self, after: Option<&Group>) -> Result<Option<Group>, SourceError> {
+        Ok(after.is_none().then(|| Group { series: header(1).series, epoch: EPOCH }))
     }
 
-    fn given_up(&self, _: Epoch) -> Result<Vec<(Series, Intervals)>, SourceError> {
-        Ok(Vec::new())
-    }
-
-    fn chunk(&self, id: i64) -> Result<Option<Result<Piece, String>>, SourceError> {
-        let header = header(id);
-        Ok((id <= self.count).then(|| {
-            Ok(Piece {
-                chunk: Some(id),
-                place: format!("chunk {id}"),
+    fn chunks(&self, _: &Group, after: After, limit: usize) -> Result<Vec<Row>, SourceError> {
+        let row = |id| {
+            let header = header(id);
+            let piece = Piece {
+                place: Place::Chunk(id),
                 series: header.series,
                 epoch: header.epoch,
                 seqs: header.intervals,
-                at_min: header.at_min,
-                at_max: header.at_max,
+                times: Some((header.at_min, header.at_max)),
                 root: None,
-            })
-        }))
+                on_chain: None,
+                fault: None,
+            };
+            (After { number: id, id }, Ok(piece))
+        };
+        Ok((after.number.max(0) + 1..=self.count).take(limit).map(row).collect())
     }
 
-    fn chunks_after(&self, id: i64, limit: usize) -> Result<Vec<i64>, SourceError> {
-        Ok((id + 1..=self.count).take(limit).collect())
-    }
-
-    fn loose(&self, _: Epoch) -> Result<Vec<Piece>, SourceError> {
+    fn loose(&self, _: &Group, _: After, _: usize) -> Result<Vec<Row>, SourceError> {
         Ok(Vec::new())
     }
 
     fn content(&self, piece: &Piece) -> Result<Content, SourceError> {
-        let item = |mut record: Record| {
-            (self.change)(&mut record);
-            Item { seq: record.key.seq, leaf: secret().leaf(&record.view()), kept: None, record: Some(record) }
-        };
-        Ok(Content::Items(records(piece.chunk.unwrap()).into_iter().map(item).collect()))
+        let Place::Chunk(id) = piece.place else { return Ok(Content::Gone) };
+        let item =
+            |record: Record| Item { seq: record.key.seq, leaf: secret().leaf(&record.view()), kept: None, at: Some(record.at) };
+        Ok(Content::Items(self.held(id).into_iter().map(item).collect()))
     }
 
-    fn leaf(&self, record: &Record) -> Option<Digest> {
-        Some(secret().leaf(&record.view()))
+    fn records(&self, piece: &Piece) -> Result<Vec<Record>, SourceError> {
+        let Place::Chunk(id) = piece.place else { return Ok(Vec::new()) };
+        Ok(self.held(id))
+    }
+
+    fn holds(&self, chunk: i64) -> Result<bool, SourceError> {
+        Ok((1..=self.count).contains(&chunk))
+    }
+
+    fn count(&self) -> Result<u64, SourceError> {
+        Ok(self.count as u64)
+    }
+
+    fn stray(&self) -> Result<Vec<i64>, SourceError> {
+        Ok(Vec::new())
+    }
+
+    fn numbered(&self, _: &Group) -> Result<Intervals, SourceError> {
+        Ok(Intervals::of(1, header(self.count).intervals.last().unwrap()))
+    }
+
+    fn given_up(&self, _: &Group) -> Result<Vec<Grave>, SourceError> {
+        Ok(Vec::new())
+    }
+
+    fn elsewhere(&self, _: &Group) -> Result<Vec<(String, Intervals)>, SourceError> {
+        Ok(Vec::new())
+    }
+
+    fn secret(&self, _: &Group) -> Option<EpochSecret> {
+        Some(secret())
     }
 }
 
-async fn report(rpc: &str, town: &Town, terminal: &Shelf, cloud: &Shelf) -> Report {
+async fn report(rpc: &str, town: &Town, terminal: &Shelf, cloud: &Shelf) -> (Report, Tally) {
     let server = Party::server("cloud");
-    let views = [town.terminal().ledger, town.config(server, 1).ledger].map(|path| LedgerView::open(&path, Epoch(0)).unwrap());
-    let mut chains = Vec::new();
-    for view in &views {
-        chains.push(OnChain::gather(rpc, DEADLINE, view, &Pinned::default()).await.unwrap());
+    let paths = [town.terminal().ledger, town.config(server, 1).ledger];
+    let (mut views, mut chains) = (Vec::new(), Vec::new());
+    for path in &paths {
+        let live = LedgerView::open(path, Epoch(0)).unwrap();
+        let before = Before::look(rpc, DEADLINE, &live, Pinned::default()).await.unwrap();
+        let held = LedgerView::hold(path, Epoch(0)).unwrap();
+        chains.push(before.gather(&held).await.unwrap());
+        views.push(held);
     }
-    let account = |n: usize, side, store| Account { side, ledger: &views[n], store, onchain: &chains[n] };
-    audit(Some(&account(0, Side::Terminal, terminal)), Some(&account(1, Side::Cloud, cloud)), EPOCH).unwrap()
+    let account = |n: usize, side, store| {
+        let ledger: &LedgerView = &views[n];
+        Account { side, name: ledger.party().name.clone(), ledger, store, onchain: &chains[n] }
+    };
+    let cloud = account(1, Side::Cloud, cloud);
+    let terms = Terms { now: i64::MAX, grace: DEADLINE };
+    let mut report = Report::default();
+    let mut audit = Audit::begin(Some(&cloud), terms, &mut report).unwrap();
+    audit.terminal(&account(0, Side::Terminal, terminal), EPOCH, &mut report).unwrap();
+    let tally = audit.finish(&mut report).unwrap();
+    (report, tally)
 }
 
 async fn anchored(count: i64) -> Town {
@@ -102,10 +147,10 @@ async fn c4_an_audit_goes_by_the_head_where_logs_are_gone() {
     let proxy = Proxy::start(town.anvil.port()).await;
     for forget in [&[][..], &[("eth_getLogs", true)]] {
         proxy.forget(forget);
-        let clean = report(&proxy.rpc, &town, &shelf(untouched), &shelf(untouched)).await;
-        assert_eq!(clean.findings, []);
-        assert_eq!((clean.batches, clean.chunks, clean.agreed), (2, 10, 35));
-        let changed = report(&proxy.rpc, &town, &shelf(untouched), &shelf(seventh)).await;
+        let (clean, tally) = report(&proxy.rpc, &town, &shelf(untouched), &shelf(untouched)).await;
+        assert_eq!((clean.findings, clean.notices), (vec![], vec![]));
+        assert_eq!((tally.batches, tally.chunks, tally.agreed), (2, 10, 35));
+        let (changed, _) = report(&proxy.rpc, &town, &shelf(untouched), &shelf(seventh)).await;
         let [finding] = changed.findings.as_slice() else { panic!("{changed:?}") };
         assert_eq!((finding.side, finding.what), (Side::Cloud, What::Changed));
         assert_eq!(finding.subject.to_string(), "cityA/meter-0017/power/active@9f3c.7");
@@ -118,9 +163,10 @@ async fn c4_an_audit_goes_by_the_head_where_logs_are_gone() {
     ledger.execute("UPDATE leaves SET header = ?1, leaf = ?2 WHERE position = 0", (bytes, other)).unwrap();
     let leaves: Vec<Digest> = [2, 2, 3, 4, 5].map(|id| header(id).leaf()).to_vec();
     ledger.execute("UPDATE batches SET root = ?1", [wire::merkle::root(&leaves)]).unwrap();
-    let rewritten = report(&proxy.rpc, &town, &shelf(untouched), &shelf(untouched)).await;
-    let first = &rewritten.findings[0];
-    assert_eq!((first.side, first.what, first.subject.to_string().as_str()), (Side::Terminal, What::Rewritten, "the ledger"));
+    let (rewritten, _) = report(&proxy.rpc, &town, &shelf(untouched), &shelf(untouched)).await;
+    let whole =
+        |found: &Finding| (found.side, found.what, found.subject.clone()) == (Side::Terminal, What::Rewritten, Subject::Ledger);
+    assert_eq!(rewritten.findings.iter().filter(|found| whole(found)).count(), 1, "{rewritten:?}");
 }
 
 /// Each side stands to its own root, so neither can be blamed.
@@ -132,11 +178,11 @@ async fn c4_what_was_changed_before_it_was_anchored_is_a_disagreement() {
     tokio::join!(terminal.reaches(1, State::Mined), cloud.reaches(1, State::Mined));
     terminal.stop().await;
     cloud.stop().await;
-    let report = report(&town.anvil.rpc(), &town, &shelf(untouched), &shelf(seventh)).await;
+    let (report, tally) = report(&town.anvil.rpc(), &town, &shelf(untouched), &shelf(seventh)).await;
     let [finding] = report.findings.as_slice() else { panic!("{report:?}") };
     assert_eq!((finding.side, finding.what), (Side::Between, What::Disagrees));
     assert_eq!(finding.subject.to_string(), "cityA/meter-0017/power/active@9f3c.7");
-    assert_eq!(report.agreed, 34);
+    assert_eq!(tally.agreed, 34);
 }
 
 /// A source that changed a record before it anchored it.

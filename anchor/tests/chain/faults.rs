@@ -88,6 +88,30 @@ async fn b5_a_worker_starts_without_a_chain() {
     worker.stop().await;
 }
 
+/// The node dies while batches wait, and comes back with what it had: a ledger of its own, a chain like before.
+#[tokio::test]
+async fn b5_a_chain_that_dies_and_comes_back_with_its_state_gets_the_rest() {
+    let place = tempfile::tempdir().unwrap();
+    let state = place.path().join("state.json");
+    let mut town = Town::start_with(Options { state: Some(state.clone()), ..Options::default() }).await;
+    let chunks = Chunks::of(1);
+    let worker = Running::start(depth(town.terminal(), 1), chunks.clone());
+    let account = worker.anchoring.address();
+    worker.reaches(1, State::Mined).await;
+    let port = town.anvil.port();
+    let spare = Anvil::start().await;
+    // In order, so that it saves its state.
+    std::mem::replace(&mut town.anvil, spare).end().await;
+    worker.feels("nobody there", |health| matches!(health, Health::Away(_))).await;
+    chunks.add(1);
+    worker.reaches(2, State::Batched).await;
+    town.anvil = Anvil::start_with(Options { state: Some(state), port: Some(port), ..Options::default() }).await;
+    worker.reaches(2, State::Mined).await;
+    worker.feels("all is well", |health| *health == Health::Fine).await;
+    assert_eq!(town.written(account).await, [(1, 1), (2, 1)]);
+    assert_eq!(town.nonce(account).await, 2);
+}
+
 #[tokio::test]
 async fn b2_a_transaction_that_the_pool_dropped_is_sent_again() {
     let town = Town::start().await;
@@ -141,12 +165,21 @@ async fn b2_a_base_fee_above_the_cap_is_followed() {
     // Anvil throws what pays too little out of its pool, and takes it no more.
     town.ask("anvil_setNextBlockBaseFeePerGas", json!([format!("{:#x}", 50_000_000_000u64)])).await;
     town.mine(1).await;
+    let first = worker.anchoring.ledger().transactions(1).unwrap();
+    let known = town.ask("eth_getTransactionByHash", json!([B256::from(first[0].hash)])).await;
+    assert!(known.is_null(), "the pool threw it out: {known}");
     worker.clock.advance(Duration::from_secs(20));
-    wait_until(DEADLINE, "it pays more", async || {
+    let signed = wait_until(DEADLINE, "it pays more", async || {
         let signed = worker.anchoring.ledger().transactions(1).unwrap();
-        if signed.len() == 2 { Ok(()) } else { Err(signed.len()) }
+        if signed.len() == 2 { Ok(signed) } else { Err(signed.len()) }
     })
     .await;
+    let (newer, older) = (&signed[0], &signed[1]);
+    assert_eq!(newer.nonce, older.nonce);
+    assert!(newer.fees.tip >= older.fees.tip, "a tip is never lowered");
+    let block = town.ask("eth_getBlockByNumber", json!(["latest", false])).await;
+    let base = u128::from_str_radix(block["baseFeePerGas"].as_str().unwrap().trim_start_matches("0x"), 16).unwrap();
+    assert!(newer.fees.cap > base, "{} does not pay the base fee of {base}", newer.fees.cap);
     worker.reaches(1, State::Sent).await;
     town.mine(1).await;
     worker.reaches(1, State::Mined).await;

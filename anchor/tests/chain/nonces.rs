@@ -9,9 +9,11 @@ use alloy::sol_types::SolValue;
 use anchor::machine::State;
 use anchor::rows::Transaction;
 use anchor::{Address, Health};
+use chassis::Span;
 use serde_json::json;
 use testkit::wait_until;
 
+use crate::proxy::Proxy;
 use crate::town::{Chunks, DEADLINE, Running, Town, depth};
 
 fn hex(bytes: &[u8]) -> String {
@@ -120,6 +122,62 @@ async fn b2_a_gap_before_the_nonce_is_filled() {
     town.mine(1).await;
     worker.reaches(2, State::Mined).await;
     assert_eq!(town.written(account).await, [(1, 1), (2, 1)]);
+}
+
+/// A transaction behind a gap stands queued and can't be mined. Once the gap is filled by the batch's next one it is, and writes
+/// nothing: compare-and-swap.
+#[tokio::test]
+async fn b2_a_transaction_queued_behind_a_gap_writes_nothing_twice() {
+    let town = Town::start().await;
+    town.ask("anvil_setAutomine", json!([false])).await;
+    let worker = Running::start(town.terminal(), Chunks::of(1));
+    let account = worker.anchoring.address();
+    worker.reaches(1, State::Sent).await;
+    town.ask("anvil_dropTransaction", json!([B256::from(signed(&worker, 1)[0].hash)])).await;
+    steal(&town, account, 0).await;
+    town.mine(1).await;
+    let two = signatures(&worker, 1, 2).await;
+    assert_eq!(two[0].nonce, 1);
+    worker.reaches(1, State::Sent).await;
+    town.ask("anvil_dropTransaction", json!([B256::from(two[0].hash)])).await;
+    town.ask("anvil_reorg", json!([1, []])).await;
+    // Another node had it, and gives it back: with the theft gone there is nothing at the nonce before it.
+    town.ask("eth_sendRawTransaction", json!([hex(&two[0].raw)])).await;
+    pool(&town, "queued", "0x1").await;
+    let three = signatures(&worker, 1, 3).await;
+    assert_eq!(three[0].nonce, 0, "the lowest one that is free");
+    pool(&town, "queued", "0x0").await;
+    pool(&town, "pending", "0x2").await;
+    town.mine(1).await;
+    let batch = worker.reaches(1, State::Mined).await;
+    assert_eq!(batch.progress.mined.unwrap().tx, three[0].hash);
+    let late = town.ask("eth_getTransactionReceipt", json!([B256::from(two[0].hash)])).await;
+    assert_eq!(late["status"], "0x0");
+    assert_eq!(town.written(account).await, [(1, 1)]);
+    assert_eq!(town.nonce(account).await, 2);
+}
+
+/// The account could pay when the transaction was signed, and can't when it is sent: the same bytes wait for money.
+#[tokio::test]
+async fn b2_funds_that_vanish_before_the_sending_use_no_second_nonce() {
+    let town = Town::start().await;
+    let proxy = Proxy::start(town.anvil.port()).await;
+    let mut config = town.terminal();
+    config.rpc = proxy.rpc.clone();
+    config.timeout = Span::seconds(20);
+    proxy.hold("eth_sendRawTransaction", false);
+    let worker = Running::start(config, Chunks::of(1));
+    assert!(proxy.stands(DEADLINE).await);
+    let before = signed(&worker, 1);
+    let account = worker.anchoring.address();
+    town.set_balance(account, 0).await;
+    proxy.release();
+    worker.feels("no funds", |health| *health == Health::NoFunds && health.is_alarm()).await;
+    assert_eq!(worker.state(1), Some(State::Signed));
+    town.set_balance(account, 1_000_000_000_000_000_000).await;
+    worker.reaches(1, State::Mined).await;
+    assert_eq!(signed(&worker, 1), before, "the same bytes");
+    assert_eq!((town.nonce(account).await, before[0].nonce), (1, 0));
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
 //! Stands between a worker and its chain. It can lose an answer (the request is carried out, the answer never comes), talk nonsense
-//! instead, and lead to another chain without closing a connection.
+//! instead, lead to another chain without closing a connection, and hold a question or its answer back for as long as it is told to.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 pub struct Proxy {
     pub rpc: String,
@@ -27,6 +28,23 @@ struct Shared {
     forgotten: Mutex<Vec<(&'static str, bool)>>,
     /// What becomes of results on their way, by method.
     rewrite: Mutex<Option<Rewrite>>,
+    /// The method that is held, and whether the chain is asked before.
+    held: watch::Sender<Option<(&'static str, bool)>>,
+    /// How often one was.
+    stood: watch::Sender<u32>,
+}
+
+impl Shared {
+    /// Stands still while this method is held at this place.
+    async fn gate(&self, method: &str, asked: bool) {
+        let mut held = self.held.subscribe();
+        let is_here = |held: &Option<(&'static str, bool)>| held.is_some_and(|(held, place)| held == method && place == asked);
+        let stands = is_here(&held.borrow());
+        if stands {
+            self.stood.send_modify(|times| *times += 1);
+            let _end_of_test = held.wait_for(|held| !is_here(held)).await;
+        }
+    }
 }
 
 /// Changes the result of a method.
@@ -44,6 +62,8 @@ impl Proxy {
             nonsense: Mutex::new(None),
             forgotten: Mutex::new(Vec::new()),
             rewrite: Mutex::new(None),
+            held: watch::Sender::new(None),
+            stood: watch::Sender::new(0),
         });
         let carrying = shared.clone();
         tokio::spawn(async move {
@@ -74,6 +94,23 @@ impl Proxy {
         *self.shared.nonsense.lock().unwrap() = answer.map(<[u8]>::to_vec);
     }
 
+    /// Holds every request of this method: before the chain gets it, or its answer once the chain has given it.
+    pub fn hold(&self, method: &'static str, asked: bool) {
+        self.shared.stood.send_replace(0);
+        self.shared.held.send_replace(Some((method, asked)));
+    }
+
+    /// Waits until a request stands, and says whether one came in time.
+    pub async fn stands(&self, within: std::time::Duration) -> bool {
+        let mut stood = self.shared.stood.subscribe();
+        tokio::time::timeout(within, stood.wait_for(|times| *times > 0)).await.is_ok()
+    }
+
+    /// Lets everything pass again.
+    pub fn release(&self) {
+        self.shared.held.send_replace(None);
+    }
+
     /// Requests so far.
     pub fn asked(&self) -> u32 {
         self.shared.asked.load(Ordering::SeqCst)
@@ -94,7 +131,9 @@ async fn carry(mut client: TcpStream, shared: Arc<Shared>) -> std::io::Result<()
             client.write_all(&answer).await?;
             continue;
         }
-        let sends = String::from_utf8_lossy(&request).contains("eth_sendRawTransaction");
+        let method = method(&request);
+        shared.gate(&method, false).await;
+        let sends = method == "eth_sendRawTransaction";
         let server = SocketAddr::from(([127, 0, 0, 1], shared.server.load(Ordering::SeqCst)));
         let mut server = TcpStream::connect(server).await?;
         server.write_all(&request).await?;
@@ -107,6 +146,7 @@ async fn carry(mut client: TcpStream, shared: Arc<Shared>) -> std::io::Result<()
             Some(rewrite) => rewritten(&request, &answer, rewrite),
             None => answer,
         };
+        shared.gate(&method, true).await;
         client.write_all(&answer).await?;
     }
 }
@@ -128,6 +168,12 @@ fn written(answer: &serde_json::Value) -> Vec<u8> {
     let body = answer.to_string();
     let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
     [head, body].concat().into_bytes()
+}
+
+fn method(request: &[u8]) -> String {
+    let body = request.windows(4).position(|window| window == b"\r\n\r\n").map(|end| &request[end + 4..]);
+    let asked = body.and_then(|body| serde_json::from_slice::<serde_json::Value>(body).ok());
+    asked.and_then(|asked| asked["method"].as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 fn forgotten(request: &[u8], methods: &[(&'static str, bool)]) -> Option<Vec<u8>> {

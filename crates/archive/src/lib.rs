@@ -63,5 +63,5 @@ pub use scan::{Entry, Scan};
 pub use shown::Showing;
 pub use store::Fault;
 pub use tail::{Behind, Committed, Follower, SeriesId, Stretch};
-pub use view::{StoredChunk, View};
+pub use view::{FoundChunk, OpenRun, StoredChunk, TimedLeaf, View};
 pub use walk::{HeldOf, Passed, Walk, Walked};
