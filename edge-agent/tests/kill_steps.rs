@@ -30,6 +30,8 @@ const GATE: &str = "FOREBAY_TEST_GATE";
 const SOON: Duration = Duration::from_secs(60);
 /// The whole way has fewer commits than this; a child that comes to its end ends the loop earlier.
 const STEPS_MAX: u64 = 60;
+/// Laps over all steps at most.
+const LAPS_MAX: usize = 4;
 const GOOD: &str = "cityA/meter-1/good";
 const BAD: &str = "cityA/meter-1/bad";
 
@@ -191,7 +193,25 @@ async fn b1_b2_b7_kill_9_in_front_of_every_commit_of_the_whole_way_loses_and_dou
     };
     let (mut before, mut promised, mut seen) = (BTreeMap::<Key, State>::new(), BTreeMap::<String, u64>::new(), BTreeSet::new());
     let mut kills = 0;
-    for database in ["outbox", "ledger"] {
+    // How many commits lie between two steps depends on the moment, so one lap may pass a step by.
+    let wanted = [
+        "row 0",
+        "row 1",
+        "row 2",
+        "row 3",
+        "chunk 2 unpurged",
+        "chunk 4 unpurged",
+        "chunk 5 unpurged",
+        "BATCHED",
+        "SIGNED",
+        "SENT",
+        "MINED",
+        "FINAL",
+    ];
+    for database in ["outbox", "ledger"].repeat(LAPS_MAX) {
+        if kills > 0 && database == "outbox" && wanted.iter().all(|step| seen.contains(*step)) {
+            break;
+        }
         for passes in 0..STEPS_MAX {
             let mut child = spawn(Some(format!("{database}:{passes}")));
             let ended = child
@@ -233,11 +253,8 @@ async fn b1_b2_b7_kill_9_in_front_of_every_commit_of_the_whole_way_loses_and_dou
         let wanted = if name == BAD { State::ServerRejected } else { State::OnChain };
         assert_eq!(*state, wanted, "{name}.{seq}");
     }
-    for wanted in ["row 0", "row 1", "row 2", "row 3", "chunk 2 unpurged", "chunk 4 unpurged", "chunk 5 unpurged"] {
-        assert!(seen.contains(wanted), "no kill left {wanted}: {seen:?}");
-    }
-    for wanted in ["BATCHED", "SIGNED", "SENT", "MINED", "FINAL"] {
-        assert!(seen.contains(wanted), "no kill left {wanted}: {seen:?}");
+    for step in wanted {
+        assert!(seen.contains(step), "no kill left {step}: {seen:?}");
     }
     assert!(kills >= 15, "{kills} kills are not every step");
     // The relay has each record once, whatever was sent again; what it refused has a tombstone that was told once.
