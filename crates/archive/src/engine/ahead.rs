@@ -3,7 +3,7 @@
 //! A reading on its way to somebody who watches need not wait for the disk of every server that it passes. But what was seen can't be taken
 //! back: if the commit fails, or the process dies first, the cloud may hold a page and records that this database does not. So their
 //! names are never given to anything else: page numbers up to a mark that was committed before are passed over, and raw readings are
-//! numbered in another epoch from then on. See ADR 14.
+//! numbered in another epoch from then on. See ADR 18.
 
 use rusqlite::Transaction;
 use store::Fault;
