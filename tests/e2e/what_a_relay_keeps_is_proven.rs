@@ -90,6 +90,13 @@ async fn c5_what_a_relay_keeps_is_proven_there_and_a_changed_byte_is_found() {
     let text = said(&verified);
     assert_eq!(verified.status.code(), Some(0), "{text}");
     assert!(text.contains("\"7.5\"") && text.contains("held by     relay relay-1, in chunk "), "{text}");
+    assert!(text.contains(&format!("believed    {rpc}, that block ")), "{text}");
+    // With the hash of the batch's block from elsewhere the node is believed nothing, and a wrong one is no answer.
+    let block = serde_json::from_slice::<Value>(&std::fs::read(file).unwrap()).unwrap()["transaction"]["block_hash"].clone();
+    let known = forebay(&["verify", file, "--rpc", &rpc, "--block-hash", block.as_str().unwrap()]);
+    assert!(known.status.success() && said(&known).contains("believed    nothing of what"), "{}", said(&known));
+    let unknown = forebay(&["verify", file, "--rpc", &rpc, "--block-hash", &"7".repeat(64)]);
+    assert!(unknown.status.code() == Some(2) && said(&unknown).contains("does not have block"), "{}", said(&unknown));
     let (_, status) = town::get(&cloud, "/api/v1/status").await;
     assert_eq!(status["records"]["held"], 0);
     let mut forged: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
