@@ -238,8 +238,9 @@ async fn c4_rows_that_were_put_into_a_purged_range_are_found() {
     let (id, mut records) = folders.chunk(0, 7);
     records.iter_mut().for_each(|record| record.payload = b"9".to_vec());
     let forged = forge(&records);
-    let sql = "INSERT INTO chunks SELECT (SELECT max(id) + 1 FROM chunks), series, epoch, via, seq_first, seq_last, at_min, at_max, records,
-               seqs, ?2, ?3 FROM chunks WHERE id = ?1";
+    let sql = "INSERT INTO chunks (id, series, epoch, via, seq_first, seq_last, at_min, at_max, records, seqs, root, body)
+               SELECT (SELECT max(id) + 1 FROM chunks), series, epoch, via, seq_first, seq_last, at_min, at_max, records, seqs, ?2, ?3
+               FROM chunks WHERE id = ?1";
     folders.archive().execute(sql, (id, &forged.root, &forged.body)).unwrap();
     // It is beyond the mark: nobody has published it, and nobody reads it.
     estate.is_clean(&folders);
