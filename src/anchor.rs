@@ -11,6 +11,7 @@ use chassis::Exit;
 
 use crate::cost::{self, Cost};
 use crate::host;
+use crate::node::NodeArgs;
 use crate::passphrase::KnownPassphrase;
 
 #[derive(Debug, clap::Args)]
@@ -23,9 +24,8 @@ pub(crate) struct Args {
 enum Command {
     /// Put the contract on a chain; prints its address.
     Deploy {
-        /// JSON-RPC address of a node of the chain.
-        #[arg(long, value_name = "URL")]
-        rpc: String,
+        #[command(flatten)]
+        node: NodeArgs,
         /// Key file of the account that pays.
         #[arg(long, value_name = "FILE")]
         key_file: PathBuf,
@@ -55,9 +55,9 @@ const DEPLOY_WITHIN: Duration = Duration::from_secs(120);
 
 pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
     match args.command {
-        Command::Deploy { rpc, key_file, passphrase } => {
+        Command::Deploy { node, key_file, passphrase } => {
             let key = passphrase.open(KeyFile::read(&key_file)?)?;
-            let deployed = host::runtime()?.block_on(anchor::deploy(&rpc, &key, DEPLOY_WITHIN))?;
+            let deployed = host::runtime()?.block_on(anchor::deploy(node.node(), &key, DEPLOY_WITHIN))?;
             host::print(&format!("{}\n", deployed.contract))?
         }
         Command::Cost { ledgers, json } => host::print(&costs(&ledgers, json)?)?,

@@ -14,6 +14,7 @@ use serde::Serialize;
 use wire::Epoch;
 
 use crate::host;
+use crate::node::NodeArgs;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -23,9 +24,8 @@ pub(crate) struct Args {
     /// Data folder of the cloud.
     #[arg(long, value_name = "DIR")]
     cloud: Option<PathBuf>,
-    /// JSON-RPC address of a node of the chain. It is believed: use your own.
-    #[arg(long, value_name = "URL")]
-    rpc: String,
+    #[command(flatten)]
+    node: NodeArgs,
     /// The contract that all must have written to; without it each ledger's own word counts.
     #[arg(long, value_name = "ADDRESS")]
     contract: Option<Address>,
@@ -91,7 +91,7 @@ async fn hold<S>(
     }
     let live = LedgerView::open(ledger, Epoch(0)).with_context(|| ledger.display().to_string())?;
     let pinned = Pinned { contract: args.contract, submitter: pinned(&live) };
-    let before = Before::look(&args.rpc, TIMEOUT, &live, pinned).await?;
+    let before = Before::look(args.node.node(), TIMEOUT, &live, pinned).await?;
     // The ledger first: whatever it names is then in the database. Which chunks are the database's own is known behind it.
     let (mut ledger, (store, source)) = (LedgerView::hold(ledger, Epoch(0))?, open()?);
     ledger.look_for(source);

@@ -21,6 +21,7 @@ mod host;
 mod http;
 mod keys;
 mod load;
+mod node;
 mod passphrase;
 mod place;
 mod proof;
@@ -100,6 +101,7 @@ enum Command {
 
 fn main() -> Exit {
     let cli = Cli::parse();
+    chassis::web::install_provider();
     // rumqttd logs every packet; it is silent unless somebody asks for it by name.
     let level = if cli.log.contains("rumqttd") { cli.log } else { format!("{},rumqttd=off", cli.log) };
     if let Err(fault) = chassis::logging::init(cli.log_format, &level) {

@@ -11,7 +11,7 @@ use reqwest::Method;
 use wire::RecordKey;
 
 use crate::host;
-use crate::http::Cloud;
+use crate::http::{Cloud, Trust};
 use crate::user::Login;
 
 #[derive(Debug, clap::Args)]
@@ -28,6 +28,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "URL", env = "FOREBAY_CLOUD")]
     cloud: Option<String>,
     #[command(flatten)]
+    trust: Trust,
+    #[command(flatten)]
     login: Login,
 }
 
@@ -41,7 +43,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
     let Some(cloud) = args.cloud.clone() else {
         bail!("give the cloud's address with --cloud, or an agent's data folder with --terminal");
     };
-    let cloud = Cloud { cloud, login: args.login.clone() };
+    let cloud = Cloud { cloud, trust: args.trust.clone(), login: args.login.clone() };
     host::runtime()?.block_on(ask(args, cloud))
 }
 

@@ -12,6 +12,7 @@ use reqwest::Method;
 use wire::{Record, RecordKey};
 
 use crate::host;
+use crate::http::Trust;
 use crate::user::Login;
 
 #[derive(Debug, clap::Args)]
@@ -32,6 +33,8 @@ pub(crate) struct Args {
     #[arg(long, short, value_name = "FILE", default_value = "-")]
     output: PathBuf,
     #[command(flatten)]
+    trust: Trust,
+    #[command(flatten)]
     login: Login,
 }
 
@@ -51,7 +54,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
 /// Asks the cloud about the record.
 async fn fetch(args: &Args, what: &str, query: Option<&str>) -> anyhow::Result<String> {
     let address = args.cloud.clone().context("--cloud is needed")?;
-    let cloud = crate::http::Cloud { cloud: address, login: args.login.clone() };
+    let cloud = crate::http::Cloud { cloud: address, trust: args.trust.clone(), login: args.login.clone() };
     let request = cloud.request(Method::GET, &format!("/api/v1/{what}/{}{}", args.key, query.unwrap_or_default()))?;
     Ok(cloud.send(request).await?.text().await?)
 }

@@ -14,7 +14,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::host;
-use crate::http::Cloud;
+use crate::http::{Cloud, Trust};
 use crate::user::Login;
 
 #[derive(Debug, clap::Args)]
@@ -34,6 +34,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "URL", env = "FOREBAY_CLOUD")]
     cloud: Option<String>,
     #[command(flatten)]
+    trust: Trust,
+    #[command(flatten)]
     login: Login,
 }
 
@@ -41,7 +43,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
     match (&args.data, &args.cloud) {
         (Some(data), _) => of_folder(data, &args),
         (None, Some(cloud)) => {
-            let cloud = Cloud { cloud: cloud.clone(), login: args.login.clone() };
+            let cloud = Cloud { cloud: cloud.clone(), trust: args.trust.clone(), login: args.login.clone() };
             host::runtime()?.block_on(of_cloud(&cloud, &args))
         }
         (None, None) => anyhow::bail!("name an agent's data folder, or give the cloud's address with --cloud"),

@@ -5,21 +5,21 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anchor::verify::{Believed, Depth, Options, Shown, Verified, VerifyError};
-use anchor::{Address, PROOF_BYTES_MAX};
+use anchor::{Address, Node, PROOF_BYTES_MAX};
 use anyhow::Context;
 use chassis::Exit;
 use wire::Digest;
 use wire::digest::{from_hex, to_hex};
 
 use crate::host;
+use crate::node::NodeArgs;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The proof.
     file: PathBuf,
-    /// JSON-RPC address of a node of the chain, like http://127.0.0.1:8545.
-    #[arg(long, value_name = "URL")]
-    rpc: String,
+    #[command(flatten)]
+    node: NodeArgs,
     /// The account that must have written it; without it anybody may have, and the account is told.
     #[arg(long, value_name = "ADDRESS")]
     submitter: Option<Address>,
@@ -44,9 +44,13 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
     let options =
         Options { submitter: args.submitter, signer: args.signer, depth: args.depth, block: args.block_hash, timeout: TIMEOUT };
-    match host::runtime()?.block_on(check(&args.file, &args.rpc, &options))? {
+    match host::runtime()?.block_on(check(&args.file, args.node.node(), &options))? {
         Ok(verified) => {
-            host::print(&if args.json { format!("{}\n", json(&verified)) } else { text(&verified, &args.rpc) })?;
+            host::print(&if args.json {
+                format!("{}\n", json(&verified))
+            } else {
+                text(&verified, &args.node.node().to_string())
+            })?;
             Ok(Exit::Ok)
         }
         Err(error) => {
@@ -61,12 +65,16 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
 }
 
 /// Reads a proof and verifies it. The outer error: the file can't be read.
-pub(crate) async fn check(file: &Path, rpc: &str, options: &Options) -> anyhow::Result<Result<Verified, VerifyError>> {
+pub(crate) async fn check(
+    file: &Path,
+    node: impl Into<Node>,
+    options: &Options,
+) -> anyhow::Result<Result<Verified, VerifyError>> {
     let opened = std::fs::File::open(file).with_context(|| file.display().to_string())?;
     // Whatever the file is: no more is read than what is too much.
     let mut bytes = Vec::new();
     opened.take(PROOF_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).with_context(|| file.display().to_string())?;
-    Ok(anchor::verify_file(&bytes, rpc, options).await)
+    Ok(anchor::verify_file(&bytes, node, options).await)
 }
 
 fn depth(depth: Depth) -> String {

@@ -13,11 +13,10 @@ use alloy::providers::{Provider, RootProvider};
 use alloy::rpc::client::ClientBuilder;
 use alloy::rpc::types::{Filter, TransactionReceipt, TransactionRequest};
 use alloy::transports::TransportError;
-use alloy::transports::http::Http;
-use alloy::transports::http::reqwest::{Client, Url};
 use wire::Digest;
 
-use crate::limits;
+pub use crate::node::AddressFault;
+use crate::node::Node;
 use crate::refusal::Refusal;
 use crate::registry::{self, Entry};
 use crate::storage::Nodes;
@@ -129,11 +128,6 @@ impl From<TransportError> for ChainError {
     }
 }
 
-/// An address that can't be a chain's.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("rpc is not an http or https address: {0}")]
-pub struct AddressFault(String);
-
 /// One chain, at one address. Cheap to clone; holds no state of its own.
 #[derive(Debug, Clone)]
 pub struct Chain {
@@ -144,21 +138,11 @@ impl Chain {
     /// Prepares for asking; does not connect.
     ///
     /// # Errors
-    /// [`AddressFault`] if `rpc` is no address.
-    pub fn new(rpc: &str, timeout: Duration) -> Result<Self, AddressFault> {
-        let fault = |reason: &dyn std::fmt::Display| AddressFault(reason.to_string());
-        let url: Url = rpc.parse().map_err(|reason| fault(&reason))?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(fault(&rpc));
-        }
-        let client = Client::builder()
-            .connect_timeout(timeout.min(limits::CONNECT_TIMEOUT))
-            .timeout(timeout)
-            .build()
-            .map_err(|reason| fault(&reason))?;
-        let local = matches!(url.host_str(), Some("127.0.0.1" | "localhost" | "[::1]"));
-        let transport = Http::with_client(client, url);
-        Ok(Self { provider: RootProvider::new(ClientBuilder::default().transport(transport, local)) })
+    /// [`AddressFault`] if it can't be asked.
+    pub fn new(node: impl Into<Node>, timeout: Duration) -> Result<Self, AddressFault> {
+        let wire = node.into().wire(timeout)?;
+        let local = wire.is_local();
+        Ok(Self { provider: RootProvider::new(ClientBuilder::default().transport(wire, local)) })
     }
 
     /// What this chain and the contract at `contract` are recognised by.

@@ -8,14 +8,15 @@ use serde::Deserialize;
 
 use crate::keys::Unlock;
 use crate::limits;
+use crate::node::{AddressFault, Node};
 use crate::party::Party;
 
 /// Everything that a worker needs. `rpc` may be unreachable, for as long as it likes.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The chain's JSON-RPC address, `http://host:port`.
-    pub rpc: String,
+    /// Where the chain is asked.
+    pub rpc: Node,
     /// Where the registry contract is.
     pub contract: Address,
     /// The party's private key, made by `forebay keys new`.
@@ -62,7 +63,7 @@ fn fee_cap_gwei() -> u64 {
 impl Config {
     /// A configuration with every default.
     #[must_use]
-    pub fn new(rpc: impl Into<String>, contract: Address, key_file: PathBuf, ledger: PathBuf, party: Party) -> Self {
+    pub fn new(rpc: impl Into<Node>, contract: Address, key_file: PathBuf, ledger: PathBuf, party: Party) -> Self {
         Self {
             rpc: rpc.into(),
             contract,
@@ -85,8 +86,10 @@ impl Config {
     /// The first fault found.
     pub fn check(&self) -> Result<(), ConfigFault> {
         let fault = |field, fix| Err(ConfigFault { field, fix });
-        if !(self.rpc.starts_with("http://") || self.rpc.starts_with("https://")) {
-            return fault("rpc", "must be an http:// or https:// address");
+        match self.rpc.url() {
+            Err(AddressFault::UselessCa) => return fault("rpc_ca", "is for an https:// address, and rpc is none"),
+            Err(_) => return fault("rpc", "must be an http:// or https:// address"),
+            Ok(_) => {}
         }
         if self.party.name.is_empty() {
             return fault("party.name", "must not be empty");

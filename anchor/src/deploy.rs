@@ -7,6 +7,7 @@ use alloy::primitives::Address;
 use crate::chain::{AddressFault, Chain, ChainError};
 use crate::keys::Key;
 use crate::limits;
+use crate::node::Node;
 use crate::registry;
 use crate::signing::Draft;
 use wire::Digest;
@@ -54,8 +55,9 @@ pub struct Deployed {
 /// # Errors
 /// [`DeployError`]. A transaction that is sent and not mined in time may still be mined later; that costs its gas and
 /// does no other harm.
-pub async fn deploy(rpc: &str, key: &Key, within: Duration) -> Result<Deployed, DeployError> {
-    let chain = Chain::new(rpc, within)?;
+pub async fn deploy(rpc: impl Into<Node>, key: &Key, within: Duration) -> Result<Deployed, DeployError> {
+    let node = rpc.into();
+    let chain = Chain::new(&node, within)?;
     let code = registry::creation_code();
     let submitter = key.address();
     let estimate = chain.estimate(submitter, None, code.clone()).await?;
@@ -71,7 +73,7 @@ pub async fn deploy(rpc: &str, key: &Key, within: Duration) -> Result<Deployed, 
     chain.send(&signed.raw).await?;
     let receipt = chain.mined(&signed.hash, within).await?;
     let contract = receipt.contract_address.filter(|_| receipt.status()).ok_or(DeployError::Failed)?;
-    check(rpc, contract, within).await?;
+    check(&node, contract, within).await?;
     Ok(Deployed { contract, gas_used: receipt.gas_used })
 }
 
@@ -79,7 +81,7 @@ pub async fn deploy(rpc: &str, key: &Key, within: Duration) -> Result<Deployed, 
 ///
 /// # Errors
 /// [`DeployError::OtherCode`] if it is something else, or nothing.
-pub async fn check(rpc: &str, contract: Address, within: Duration) -> Result<(), DeployError> {
+pub async fn check(rpc: impl Into<Node>, contract: Address, within: Duration) -> Result<(), DeployError> {
     let expected = registry::code_hash();
     if Chain::new(rpc, within)?.identity(contract).await?.code_hash == expected {
         Ok(())

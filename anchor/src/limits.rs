@@ -49,6 +49,9 @@ pub(crate) const OFFERS_MAX: usize = 1_024;
 /// Nodes of one path: a tree of 2^48 leaves is more than anybody has.
 pub(crate) const PATH_NODES_MAX: usize = 48;
 
+/// One answer of a node: the logs of a stream with tens of thousands of batches.
+pub(crate) const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// Connecting to the chain.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -23,6 +23,7 @@ use crate::ledger::{Ledger, LedgerError};
 use crate::limits;
 pub use crate::limits::CARGO_MAX;
 use crate::metrics::Metrics;
+use crate::node::Node;
 use crate::party::Party;
 use crate::pledge::{Pledge, Receipt, Said};
 use crate::worker::{Anchoring, StartError, Worker, on_ledger};
@@ -30,8 +31,8 @@ use crate::worker::{Anchoring, StartError, Worker, on_ledger};
 /// Everything that the service needs.
 #[derive(Debug, Clone)]
 pub struct SponsorConfig {
-    /// The chain's JSON-RPC address.
-    pub rpc: String,
+    /// Where the chain is asked.
+    pub rpc: Node,
     /// Where the registry contract is.
     pub contract: Address,
     /// The service's own key; it pays. No party may share it.

@@ -14,6 +14,7 @@ use crate::confirm::is_below;
 use crate::content::Content;
 use crate::ledger::Target;
 use crate::limits;
+use crate::node::Node;
 use crate::party::{Kind, Party};
 use crate::proof::Proof;
 use crate::registry;
@@ -124,7 +125,7 @@ pub struct Verified {
 ///
 /// # Errors
 /// [`VerifyError`] tells a negative answer from none. A file that is no proof is a negative answer.
-pub async fn verify_file(file: &[u8], rpc: &str, options: &Options) -> Result<Verified, VerifyError> {
+pub async fn verify_file(file: &[u8], rpc: impl Into<Node>, options: &Options) -> Result<Verified, VerifyError> {
     let proof = Proof::parse(file).map_err(Reason::from)?;
     proof.verify(rpc, options).await
 }
@@ -176,7 +177,7 @@ impl Proof {
     ///
     /// # Errors
     /// [`VerifyError`].
-    pub async fn verify(&self, rpc: &str, options: &Options) -> Result<Verified, VerifyError> {
+    pub async fn verify(&self, rpc: impl Into<Node>, options: &Options) -> Result<Verified, VerifyError> {
         let record = self.check()?;
         let (entry, target) = (self.batch.entry(), self.chain.target());
         if let Some(demanded) = options.submitter.filter(|demanded| *demanded != target.submitter) {

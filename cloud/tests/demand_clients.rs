@@ -93,6 +93,7 @@ async fn c13_a_token_of_the_issuer_is_taken_and_grants_decide() {
         issuer: "https://id.city".into(),
         audience: "forebay".into(),
         keys: keys.to_str().unwrap().into(),
+        keys_ca: None,
         algorithms: Algorithm::ALL.to_vec(),
         leeway: Span::seconds(0),
         refresh: Span::seconds(300),

@@ -74,6 +74,7 @@ fn tokens(keys: &str) -> Tokens {
         issuer: ISSUER.into(),
         audience: "forebay".into(),
         keys: keys.into(),
+        keys_ca: None,
         algorithms: cloud::access::Algorithm::ALL.to_vec(),
         leeway: Span::seconds(0),
         refresh: Span::seconds(300),
@@ -492,4 +493,44 @@ async fn a11_keys_come_from_an_address_that_may_be_away_at_first() {
     assert!(town.counter("cloud_access_keys_failed_total") >= 2);
     serving.abort();
     town.stop().await;
+}
+
+/// Serves the issuer's keys by HTTP to everybody who comes.
+async fn serve_keys(keys: String) -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{keys}", keys.len());
+            let mut request = [0; 1024];
+            if stream.read(&mut request).await.is_ok_and(|count| count > 0) {
+                // The reader may have gone.
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a11_keys_by_tls_count_if_the_named_authority_vouches_for_the_issuer() {
+    let issuer = Issuer::new();
+    let (ours, theirs) = (testkit::Authority::new(), testkit::Authority::new());
+    let keys = serve_keys(issuer.keys().to_string()).await;
+    let (right, elsewhere) = (ours.front("127.0.0.1", keys).await, ours.front("id.example.net", keys).await);
+    for (front, authority, expected) in [(&right, &theirs, 401), (&elsewhere, &ours, 401), (&right, &ours, 403)] {
+        let (_dir, path) = folder();
+        let ca = path.join("ca.pem");
+        std::fs::write(&ca, authority.pem()).unwrap();
+        let mut config = config(&path, &issuer);
+        let keys = format!("https://{}/keys", front.address);
+        config.authority.tokens = Some(Tokens { keys_ca: Some(ca), ..tokens(&keys) });
+        let town = Town::start(config).await;
+        let token = issuer.token(&claims("ana"));
+        if expected == 401 {
+            eventually("the keys are refused", async || town.counter("cloud_access_keys_failed_total") >= 1).await;
+        }
+        eventually("the answer", async || past(&town, &Who::Token(&token), HOME).await == expected).await;
+        town.stop().await;
+    }
 }

@@ -180,7 +180,8 @@ fn open_anchoring(config: &Config, outbox: &Outbox, mail: Option<Mail>, parts: &
     let Some(settings) = &config.anchor else { return Ok(None) };
     let party = Party::terminal(config.sensor.as_str());
     let ledger = config.data.join(LEDGER_FILE);
-    let mut told = anchor::Config::new(&settings.rpc, settings.contract, settings.key_file.clone(), ledger, party);
+    let node = settings.rpc.clone().trusting(settings.rpc_ca.clone());
+    let mut told = anchor::Config::new(node, settings.contract, settings.key_file.clone(), ledger, party);
     told.unlock =
         anchor::keys::Unlock { passphrase_file: settings.passphrase_file.clone(), passphrase: settings.passphrase.clone() };
     told.poll = settings.poll;

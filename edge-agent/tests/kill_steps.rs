@@ -50,7 +50,8 @@ async fn child() {
     config.report.enabled = true;
     config.report.every = Span::millis(50);
     config.anchor = Some(AnchorConfig {
-        rpc: std::env::var(RPC).unwrap(),
+        rpc: std::env::var(RPC).unwrap().into(),
+        rpc_ca: None,
         contract: std::env::var(CONTRACT).unwrap().parse().unwrap(),
         key_file: folder.join("key"),
         poll: Span::millis(10),

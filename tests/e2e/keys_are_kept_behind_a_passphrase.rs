@@ -8,9 +8,9 @@ use std::process::{Command, Stdio};
 
 use edge_agent::Terminal;
 use testkit::anvil::Options;
-use testkit::{Anvil, Child, wait_until};
+use testkit::{Anvil, wait_until};
 
-use crate::town::{self, FOREBAY, PATIENCE};
+use crate::town::{self, FOREBAY, PATIENCE, put, ready, role};
 
 const PASSPHRASE: &str = "Wagenheber7-Dachs";
 const OTHER: &str = "Anemone%23-Kies";
@@ -31,12 +31,6 @@ fn keys(args: &[&str], variables: &[(&str, &str)], stdin: &str) -> (i32, String,
 
 fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
-}
-
-fn put(path: &Path, text: &str) -> String {
-    std::fs::write(path, text).unwrap();
-    std::fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
-    path.to_str().unwrap().to_owned()
 }
 
 #[test]
@@ -161,21 +155,6 @@ fn b2_on_a_terminal_a_passphrase_is_asked_for_twice_and_not_shown() {
     assert!(anchor::keys::KeyFile::read(&path).is_ok());
     let (code, shown) = typed(&["change-passphrase", file], &lines[..1]);
     assert!(code == 2 && shown.contains("does not open"), "{shown}");
-}
-
-/// A role that writes everything it has to say into a file.
-fn role(args: &[&str], log: &Path, variables: &[(&str, &str)]) -> Child {
-    let script = "log=$1; shift; exec \"$@\" 2>\"$log\"";
-    let whole = [&["-c", script, "sh", log.to_str().unwrap(), FOREBAY, "--log", "trace"], args].concat();
-    Child::spawn("sh", whole, variables)
-}
-
-async fn ready(role: &mut Child, place: &str) -> String {
-    let start = format!("{place}=");
-    role.line(PATIENCE, "the ready line", |line| {
-        line.split_whitespace().find_map(|word| word.strip_prefix(&start).map(str::to_owned)).filter(|_| line.contains(" ready"))
-    })
-    .await
 }
 
 /// A key of the chain behind a passphrase.

@@ -22,6 +22,7 @@ mod history_finds_everything;
 mod keys_are_kept_behind_a_passphrase;
 mod meters_choose_their_relay;
 mod operators_see_what_is_going_on;
+mod the_chain_is_asked_by_tls;
 mod the_command_line_keeps_its_promises;
 mod the_demonstration_holds;
 mod town;

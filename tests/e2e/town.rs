@@ -1,7 +1,9 @@
 //! A small town of real processes: one cloud, relays, and whoever talks to them.
 
 use std::collections::HashMap;
+use std::fs::Permissions;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -104,6 +106,29 @@ pub async fn wait_for_records(cloud: &Role, series: &str, count: usize) -> Vec<V
     wait_until(PATIENCE, "the cloud holds the records", async || {
         let held = records(cloud, series).await;
         if held.len() >= count { Ok(held) } else { Err(held.len()) }
+    })
+    .await
+}
+
+/// A file that its owner alone reads; gives its path.
+pub fn put(path: &Path, text: &str) -> String {
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// A role at the level `trace` that writes everything it has to say into a file.
+pub fn role(args: &[&str], log: &Path, variables: &[(&str, &str)]) -> Child {
+    let script = "log=$1; shift; exec \"$@\" 2>\"$log\"";
+    let whole = [&["-c", script, "sh", log.to_str().unwrap(), FOREBAY, "--log", "trace"], args].concat();
+    Child::spawn("sh", whole, variables)
+}
+
+/// Waits until a role is ready, and gives one of the addresses that it announces.
+pub async fn ready(role: &mut Child, place: &str) -> String {
+    let start = format!("{place}=");
+    role.line(PATIENCE, "the ready line", |line| {
+        line.split_whitespace().find_map(|word| word.strip_prefix(&start).map(str::to_owned)).filter(|_| line.contains(" ready"))
     })
     .await
 }

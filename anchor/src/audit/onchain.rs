@@ -12,6 +12,7 @@ use super::notes::Notes;
 use crate::chain::{AddressFault, Chain, ChainError};
 use crate::ledger::{LedgerError, Target};
 use crate::limits;
+use crate::node::Node;
 use crate::registry;
 use crate::view::LedgerView;
 
@@ -82,7 +83,7 @@ impl Before {
     ///
     /// # Errors
     /// [`GatherError`].
-    pub async fn look(rpc: &str, timeout: Duration, ledger: &LedgerView, pinned: Pinned) -> Result<Self, GatherError> {
+    pub async fn look(rpc: impl Into<Node>, timeout: Duration, ledger: &LedgerView, pinned: Pinned) -> Result<Self, GatherError> {
         let target = target(ledger)?;
         let chain = Chain::new(rpc, timeout)?;
         let (contract, submitter) = (pinned.contract.unwrap_or(target.contract), pinned.submitter.unwrap_or(target.submitter));

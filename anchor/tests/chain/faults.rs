@@ -19,7 +19,7 @@ async fn b2_a_lost_answer_neither_loses_nor_doubles_a_batch() {
     let town = Town::start().await;
     let proxy = Proxy::start(town.anvil.port()).await;
     let mut config = town.terminal();
-    config.rpc = proxy.rpc.clone();
+    config.rpc = proxy.rpc.clone().into();
     config.timeout = Span::millis(500);
     proxy.lose.store(1, Ordering::SeqCst);
     let worker = Running::start(config, Chunks::of(1));
@@ -81,7 +81,7 @@ async fn b5_a_chain_that_hangs_or_is_away_only_makes_a_queue() {
 async fn b5_a_worker_starts_without_a_chain() {
     let town = Town::start().await;
     let mut config = town.terminal();
-    config.rpc = "http://127.0.0.1:9".to_owned();
+    config.rpc = "http://127.0.0.1:9".into();
     let worker = Running::start(config, Chunks::of(4));
     worker.feels("nobody there", |health| matches!(health, Health::Away(_))).await;
     assert_eq!(worker.batch(1).map(|batch| (batch.count, batch.progress.state)), Some((4, State::Batched)));
@@ -232,7 +232,7 @@ async fn b2_a_foreign_head_is_an_alarm_and_stops_writing() {
     let chunks = Chunks::of(1);
     let proxy = Proxy::start(town.anvil.port()).await;
     let mut config = town.terminal();
-    config.rpc = proxy.rpc.clone();
+    config.rpc = proxy.rpc.clone().into();
     let worker = Running::start(config, chunks.clone());
     worker.reaches(1, State::Mined).await;
     let mut thief = town.terminal();

@@ -19,7 +19,7 @@ async fn b5_a_node_that_refuses_or_talks_nonsense_only_makes_a_queue() {
     let town = Town::start().await;
     let proxy = Proxy::start(town.anvil.port()).await;
     let mut config = depth(town.terminal(), 1);
-    config.rpc = proxy.rpc.clone();
+    config.rpc = proxy.rpc.clone().into();
     config.timeout = Span::millis(1_000);
     let chunks = Chunks::of(1);
     let worker = Running::start(config, chunks.clone());
@@ -57,7 +57,7 @@ async fn b2_a_chain_that_was_swapped_without_a_failing_request_is_noticed() {
     let proxy = Proxy::start(town.anvil.port()).await;
     let chunks = Chunks::of(1);
     let mut config = depth(town.terminal(), 1);
-    config.rpc = proxy.rpc.clone();
+    config.rpc = proxy.rpc.clone().into();
     let worker = Running::start(config, chunks.clone());
     worker.reaches(1, State::Mined).await;
     let other = Town::start_with(Options { more: vec!["--timestamp".into(), "1600000000".into()], ..Options::default() }).await;
@@ -81,7 +81,7 @@ async fn b2_other_code_at_the_contracts_place_is_noticed_when_the_chain_comes_ba
     let town = Town::start().await;
     let proxy = Proxy::start(town.anvil.port()).await;
     let mut config = depth(town.terminal(), 1);
-    config.rpc = proxy.rpc.clone();
+    config.rpc = proxy.rpc.clone().into();
     let chunks = Chunks::of(1);
     let worker = Running::start(config, chunks.clone());
     worker.reaches(1, State::Mined).await;

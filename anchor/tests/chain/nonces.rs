@@ -163,7 +163,7 @@ async fn b2_funds_that_vanish_before_the_sending_use_no_second_nonce() {
     let town = Town::start().await;
     let proxy = Proxy::start(town.anvil.port()).await;
     let mut config = town.terminal();
-    config.rpc = proxy.rpc.clone();
+    config.rpc = proxy.rpc.clone().into();
     config.timeout = Span::seconds(20);
     proxy.hold("eth_sendRawTransaction", false);
     let worker = Running::start(config, Chunks::of(1));

@@ -49,7 +49,7 @@ async fn b5_a_queue_of_a_hundred_thousand_batches_is_on_disk_and_not_in_memory()
     let proxy = Proxy::start(town.anvil.port()).await;
     proxy.say(Some(b""));
     let mut config = depth(town.terminal(), 1);
-    config.rpc = proxy.rpc.clone();
+    config.rpc = proxy.rpc.clone().into();
     config.batch.chunks_max = CHUNKS_A_BATCH as usize;
     queue(&config);
     let on_disk = std::fs::metadata(&config.ledger).unwrap().len();

@@ -34,8 +34,11 @@ pub struct Tokens {
     pub issuer: String,
     /// What the claim `aud` must name.
     pub audience: String,
-    /// The issuer's public keys (JWKS): a file, or an address `http://…` of this machine.
+    /// The issuer's public keys (JWKS): a file, an address `https://…`, or an address `http://…` of this machine.
     pub keys: String,
+    /// File with the authorities (PEM) that alone vouch for the address; without it those of the machine do.
+    #[serde(default)]
+    pub keys_ca: Option<PathBuf>,
     /// Algorithms that are taken.
     #[serde(default = "algorithms")]
     pub algorithms: Vec<Algorithm>,
@@ -210,7 +213,8 @@ mod tests {
         assert_eq!(config.requests.rules[0].claims["roles"], "researcher");
         assert_eq!(format!("{:?}", Config { anchor: None, ..config.clone() }.requests.rules[0].actions), "[Subscribe, Query]");
         for (change, field) in [
-            ((|tokens| tokens.keys = "https://id.example.net/keys".into()) as fn(&mut Tokens), "keys"),
+            ((|tokens| tokens.keys = "https://".into()) as fn(&mut Tokens), "keys"),
+            (|tokens| tokens.keys_ca = Some("ca.pem".into()), "keys_ca"),
             (|tokens| tokens.keys = "http://id.example.net/keys".into(), "keys"),
             (|tokens| tokens.keys = "http://127.0.0.1.example.net/keys".into(), "keys"),
             (|tokens| tokens.keys = "file:///etc/passwd".into(), "keys"),
@@ -227,8 +231,11 @@ mod tests {
             let fault = config.check().unwrap_err().to_string();
             assert!(fault.starts_with(&format!("authority.tokens.{field}")), "{fault}");
         }
-        config.authority.tokens = Some(Tokens { keys: "http://[::1]:8080/keys".into(), ..tokens });
-        config.check().unwrap();
+        let there = Tokens { keys: "https://id.example.net/keys".into(), keys_ca: Some("ca.pem".into()), ..tokens.clone() };
+        for good in [there, Tokens { keys: "http://[::1]:8080/keys".into(), ..tokens }] {
+            config.authority.tokens = Some(good);
+            config.check().unwrap();
+        }
         config.requests.rules[0].areas = vec!["cityA/#".into()];
         assert!(config.check().unwrap_err().to_string().contains("research"));
     }

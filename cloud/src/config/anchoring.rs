@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use anchor::Node;
 use anchor::keys::{Passphrase, Unlock};
 use chassis::Span;
 use serde::Deserialize;
@@ -15,8 +16,11 @@ pub(crate) const LEDGER_FILE: &str = "anchor.sqlite";
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Anchoring {
-    /// The chain's JSON-RPC address, `http://host:port`.
-    pub rpc: String,
+    /// The chain's JSON-RPC address, `http://host:port` or `https://…`.
+    pub rpc: Node,
+    /// File with the authorities (PEM) that alone vouch for the node; without it those of the machine do.
+    #[serde(default)]
+    pub rpc_ca: Option<PathBuf>,
     /// Where the registry contract is, `0x…`.
     pub contract: String,
     /// The cloud's own private key.
@@ -50,9 +54,10 @@ pub struct Anchoring {
 impl Anchoring {
     /// With every default. `contract` is `0x…`.
     #[must_use]
-    pub fn new(rpc: impl Into<String>, contract: impl Into<String>, key_file: PathBuf) -> Self {
+    pub fn new(rpc: impl Into<Node>, contract: impl Into<String>, key_file: PathBuf) -> Self {
         Self {
             rpc: rpc.into(),
+            rpc_ca: None,
             contract: contract.into(),
             key_file,
             passphrase_file: None,
@@ -64,6 +69,10 @@ impl Anchoring {
             fee_cap_gwei: fee_cap_gwei(),
             sponsor: None,
         }
+    }
+
+    fn node(&self) -> Node {
+        self.rpc.clone().trusting(self.rpc_ca.clone())
     }
 
     /// What opens a key file of the section, whose own passphrase file is `passphrase_file`.
@@ -89,7 +98,7 @@ impl Anchoring {
             fee_cap_gwei: self.fee_cap_gwei,
             sponsor: None,
             unlock: self.unlock(&self.passphrase_file),
-            ..anchor::config::Config::new(self.rpc.clone(), contract, self.key_file.clone(), ledger, party)
+            ..anchor::config::Config::new(self.node(), contract, self.key_file.clone(), ledger, party)
         })
     }
 }

@@ -59,6 +59,7 @@ impl Town {
     /// With a clock of the test's own.
     pub async fn start_at(config: Config, clock: Arc<dyn chassis::Clock>) -> Self {
         let registry = Registry::new();
+        testkit::tls::install_provider();
         let cloud = Cloud::start(config, Parts { clock, registry: registry.clone() }).await.unwrap();
         let (mqtt, http, archive) = (cloud.addresses()[0], cloud.http(), cloud.archive().clone());
         let hub = cloud.hub();

@@ -14,6 +14,7 @@ mod registry;
 mod signals;
 mod stop;
 mod units;
+pub mod web;
 
 pub use admin::{Admin, AdminFault, AdminParts};
 /// Routes of an admin port, as `axum` has them.

@@ -10,6 +10,7 @@ pub mod packet;
 pub mod peer;
 pub mod process;
 pub mod seed;
+pub mod tls;
 pub mod wait;
 
 pub use anvil::Anvil;
@@ -20,4 +21,5 @@ pub use packet::{Packet, Publish};
 pub use peer::{Answer, Peer, Script};
 pub use process::Child;
 pub use seed::Seed;
+pub use tls::Authority;
 pub use wait::wait_until;

@@ -51,6 +51,7 @@ impl Child {
         args: impl IntoIterator<Item = A>,
         variables: &[(&str, &str)],
     ) -> Self {
+        crate::tls::install_provider();
         let program = program.as_ref();
         let mut command = Command::new(program);
         command

@@ -275,7 +275,10 @@ pub struct MqttConfig {
 #[serde(deny_unknown_fields)]
 pub struct AnchorConfig {
     /// The chain's JSON-RPC address. It may be away for as long as it likes.
-    pub rpc: String,
+    pub rpc: anchor::Node,
+    /// File with the authorities (PEM) that alone vouch for the node; without it those of the machine do.
+    #[serde(default)]
+    pub rpc_ca: Option<PathBuf>,
     /// Address of the registry contract.
     pub contract: anchor::Address,
     /// File with the private key, mode 0600; `forebay keys new` makes one.
@@ -323,9 +326,10 @@ fn anchor_poll() -> Span {
 impl AnchorConfig {
     /// With every default.
     #[must_use]
-    pub fn new(rpc: impl Into<String>, contract: anchor::Address, key_file: PathBuf) -> Self {
+    pub fn new(rpc: impl Into<anchor::Node>, contract: anchor::Address, key_file: PathBuf) -> Self {
         Self {
             rpc: rpc.into(),
+            rpc_ca: None,
             contract,
             key_file,
             passphrase_file: None,
