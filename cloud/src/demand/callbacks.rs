@@ -6,8 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::{Clock, Span, Stop};
-use reqwest::redirect::Policy as Redirects;
+use chassis::{Clock, Span, Stop, web};
 use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 use tokio::task::JoinSet;
@@ -59,8 +58,6 @@ pub(crate) enum UrlFault {
     Malformed(String),
     #[error("is neither http nor https")]
     Scheme,
-    #[error("is https, which this program can't call yet; give an http address that its operator allows")]
-    NoTls,
     #[error("has a user name or a password in it; use bearerToken")]
     Credentials,
     #[error("names the host {0}, which the operator does not allow; it would have to be in demand.callbacks.hosts of the cloud")]
@@ -77,10 +74,8 @@ impl Callbacks {
             return Err(UrlFault::Malformed("it is longer than 8000 bytes".to_owned()));
         }
         let url: Url = text.parse().map_err(|fault| UrlFault::Malformed(format!("{fault}")))?;
-        match url.scheme() {
-            "http" => {}
-            "https" => return Err(UrlFault::NoTls),
-            _ => return Err(UrlFault::Scheme),
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(UrlFault::Scheme);
         }
         if !url.username().is_empty() || url.password().is_some() {
             return Err(UrlFault::Credentials);
@@ -125,13 +120,11 @@ enum CallFault {
 
 /// Delivers until told to stop.
 pub(crate) async fn run(clients: Arc<Clients>, callbacks: Callbacks, clock: Arc<dyn Clock>, metrics: Metrics, stop: Stop) {
-    let client = reqwest::Client::builder()
-        .redirect(Redirects::none())
-        .no_proxy()
-        .timeout(callbacks.timeout.duration())
-        .user_agent("forebay")
-        .build();
-    let client = match client {
+    let made = web::client_of_any().map_err(|fault| fault.to_string()).and_then(|builder| {
+        let client = builder.timeout(callbacks.timeout.duration()).user_agent("forebay").build();
+        client.map_err(web::explain)
+    });
+    let client = match made {
         Ok(client) => client,
         Err(fault) => {
             tracing::error!(%fault, "callbacks can't be made");
@@ -257,9 +250,13 @@ mod tests {
     #[test]
     fn c13_only_hosts_that_the_operator_names_are_called() {
         let callbacks = Callbacks { hosts: vec!["hooks.example.org".into(), "127.0.0.1:9000".into()], ..Callbacks::default() };
-        for good in
-            ["http://hooks.example.org/a?b=c", "http://HOOKS.example.org:81/", "http://127.0.0.1:9000/x", "http://127.1:9000/"]
-        {
+        for good in [
+            "http://hooks.example.org/a?b=c",
+            "https://hooks.example.org/a",
+            "http://HOOKS.example.org:81/",
+            "http://127.0.0.1:9000/x",
+            "http://127.1:9000/",
+        ] {
             assert!(callbacks.check(good).is_ok(), "{good}");
         }
         let fault = |text: &str| callbacks.check(text).unwrap_err();

@@ -51,6 +51,19 @@ pub fn client(url: &Url, ca: Option<&Path>) -> Result<ClientBuilder, TrustFault>
         // Nobody is trusted for what is not asked.
         _ => RootCertStore::empty(),
     };
+    trusting(roots)
+}
+
+/// A client for addresses that are not known yet, by http or https, that trusts the authorities of the machine. Where there are none, only
+/// http works. Otherwise as [`client`].
+///
+/// # Errors
+/// [`TrustFault::Client`].
+pub fn client_of_any() -> Result<ClientBuilder, TrustFault> {
+    trusting(machine().unwrap_or_else(|_| RootCertStore::empty()))
+}
+
+fn trusting(roots: RootCertStore) -> Result<ClientBuilder, TrustFault> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
