@@ -18,7 +18,7 @@ async fn b2_what_the_server_accepted_comes_on_chain() {
     assert_eq!(states_of(&town), [(1, "OnChain".to_owned())]);
     assert_eq!(town.written(worker.anchoring.address()).await, [(1, 1)]);
     let target = worker.anchoring.ledger().target().unwrap().unwrap();
-    let chain = anchor::chain::Chain::new(&town.anvil.rpc(), crate::town::DEADLINE).unwrap();
+    let chain = anchor::chain::Chain::new(town.anvil.rpc(), crate::town::DEADLINE).unwrap();
     let head = chain.head_of(target.contract, target.submitter, &target.stream).await.unwrap();
     assert_eq!(head, batch.entry().unwrap().head());
     worker.feels("all is well", |health| *health == Health::Fine).await;

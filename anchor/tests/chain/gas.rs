@@ -37,7 +37,7 @@ alloy::sol! {
 async fn b2_ten_parties_in_one_transaction_cost_at_most_15000_gas_each() {
     let town = Town::start().await;
     let sponsor: Address = town.anvil.addresses()[2].parse().unwrap();
-    let chain = anchor::chain::Chain::new(&town.anvil.rpc(), crate::town::DEADLINE).unwrap();
+    let chain = anchor::chain::Chain::new(town.anvil.rpc(), crate::town::DEADLINE).unwrap();
     let mut heads = [[0u8; 32]; 10];
     for round in 1..=2u8 {
         let entries: Vec<Entry> = (0..10u8)
