@@ -268,6 +268,11 @@ impl Cloud {
         &self.archive
     }
 
+    /// The anchor worker, if the cloud anchors.
+    pub fn anchoring(&self) -> Option<&Anchoring> {
+        self.anchoring.as_ref()
+    }
+
     /// Publishes to the cloud's subscribers from inside the process.
     pub fn hub(&self) -> Hub {
         self.broker.hub()

@@ -61,6 +61,11 @@ impl Town {
         let registry = Registry::new();
         testkit::tls::install_provider();
         let cloud = Cloud::start(config, Parts { clock, registry: registry.clone() }).await.unwrap();
+        Self::of(cloud, registry)
+    }
+
+    /// Lets a cloud work that was opened before.
+    pub fn of(cloud: Cloud, registry: Registry) -> Self {
         let (mqtt, http, archive) = (cloud.addresses()[0], cloud.http(), cloud.archive().clone());
         let hub = cloud.hub();
         let mut units = Units::new();
@@ -82,11 +87,7 @@ impl Town {
 
     /// Connects a client; in a guarded town the user is the client's name.
     pub async fn client(&self, name: &str) -> Client {
-        let config = LinkConfig::new(self.mqtt.ip().to_string(), self.mqtt.port(), name).with_credentials(name, name);
-        let (link, incoming) = Link::start(config);
-        let mut connected = link.connected();
-        tokio::time::timeout(DEADLINE, connected.wait_for(|connected| *connected)).await.expect("no connection").unwrap();
-        Client::new(name, link, incoming)
+        Client::connect(self.mqtt, name).await
     }
 
     /// A GET as `user`; nobody if it is empty.
@@ -169,6 +170,15 @@ pub struct Says {
 }
 
 impl Client {
+    /// Connects to a cloud, which may be another process.
+    pub async fn connect(mqtt: SocketAddr, name: &str) -> Self {
+        let config = LinkConfig::new(mqtt.ip().to_string(), mqtt.port(), name).with_credentials(name, name);
+        let (link, incoming) = Link::start(config);
+        let mut connected = link.connected();
+        tokio::time::timeout(DEADLINE, connected.wait_for(|connected| *connected)).await.expect("no connection").unwrap();
+        Self::new(name, link, incoming)
+    }
+
     pub fn new(name: &str, link: Link, mut incoming: Incoming) -> Self {
         let unstated = Some(Default::default());
         let says = Arc::new(Mutex::new(Says { epoch: Epoch(1), unstated, times: 0 }));
