@@ -217,6 +217,14 @@ impl Running {
     pub async fn stop(self) {
         self.stopper.stop();
         self.task.await.unwrap().unwrap();
+        // A read that was under way when the worker ended has the ledger for a moment more.
+        let ledger = Arc::clone(self.anchoring.ledger());
+        drop(self.anchoring);
+        wait_until(DEADLINE, "nobody else has the ledger", async || match Arc::strong_count(&ledger) {
+            1 => Ok(()),
+            count => Err(count),
+        })
+        .await;
     }
 }
 
