@@ -47,6 +47,9 @@ impl Courier {
         if !self.is_canonical(newest).await? {
             for batch in mined {
                 self.recheck(target, batch).await?;
+                if self.is_in_doubt() {
+                    break;
+                }
             }
             return Ok(());
         }
@@ -69,7 +72,7 @@ impl Courier {
             };
             if stands {
                 self.carry(target, batch, Event::Confirmed).await?;
-            } else if self.recheck(target, batch).await? == State::Sent {
+            } else if self.recheck(target, batch).await? == State::Sent || self.is_in_doubt() {
                 break;
             }
         }

@@ -122,6 +122,11 @@ impl Courier {
         self.target = None;
     }
 
+    /// Whether it is not known that this is the ledger's chain.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.target.is_none()
+    }
+
     /// One round: confirms what is mined, and carries batches as far as they go.
     pub async fn round(&mut self) -> Result<Pause, Trouble> {
         self.health = if self.misused { Health::ForeignNonce } else { Health::Fine };
@@ -136,6 +141,9 @@ impl Courier {
         }
         self.top = Some(latest);
         self.confirm(latest, &target).await?;
+        if self.is_in_doubt() {
+            return Ok(Pause::Rest);
+        }
         for _ in 0..limits::BATCHES_A_ROUND {
             let Some(batch) = self.front().await? else { break };
             let (state, pause) = self.carry(&target, batch, Event::Turn).await?;
@@ -156,7 +164,7 @@ impl Courier {
     }
 
     /// Makes sure that this is the chain that the ledger was begun on.
-    async fn meet(&mut self) -> Result<Option<Target>, Trouble> {
+    pub(crate) async fn meet(&mut self) -> Result<Option<Target>, Trouble> {
         if let Some(target) = self.target {
             return Ok(Some(target));
         }

@@ -94,6 +94,11 @@ impl Courier {
                 return Ok(batch.progress.state);
             }
         }
+        // Nothing of it here may mean that this is another chain since a moment ago, which must be sent nothing.
+        self.doubt();
+        if self.meet().await?.is_none() {
+            return Ok(batch.progress.state);
+        }
         self.apply(&mut batch, Report::Event(Event::Vanished)).await?;
         Ok(batch.progress.state)
     }
