@@ -86,8 +86,8 @@ impl Pledge {
     #[must_use]
     pub fn signer(&self, party: &Party) -> Option<Address> {
         let signature = Signature::from_raw_array(&self.signature).ok()?;
-        // The other half of the curve signs the same: one batch has one signature.
-        if signature.normalize_s().is_some() {
+        // The other half of the curve signs the same, and the parity has several spellings: one batch has one signature.
+        if signature.normalize_s().is_some() || signature.as_bytes() != self.signature {
             return None;
         }
         signature.recover_address_from_prehash(&self.venue.digest(&party.stream(), &self.entry)).ok()

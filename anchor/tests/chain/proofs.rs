@@ -198,7 +198,11 @@ async fn c4_a_malformed_file_is_refused_in_words() {
             }
         }
         match Proof::parse(&file) {
-            Ok(changed) => assert!(changed == proof || changed.check().is_err() || only_names_the_chain(&changed, &proof)),
+            Ok(changed) => assert!(
+                changed == proof || changed.check().is_err() || only_names_the_chain(&changed, &proof),
+                "{}",
+                changed.to_json()
+            ),
             Err(refusal) => {
                 unread += 1;
                 assert!(!refusal.to_string().is_empty());
@@ -219,7 +223,8 @@ fn only_names_the_chain(a: &Proof, b: &Proof) -> bool {
     let same = |name| part(a, name) == part(b, name);
     let batch = |proof| {
         let mut batch = part(proof, "batch");
-        for name in ["prev", "first_seq"] {
+        // Trees of several sizes have the same path to a leaf; which size it is the event says.
+        for name in ["prev", "first_seq", "count"] {
             batch[name] = Value::Null;
         }
         batch
